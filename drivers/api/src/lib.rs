@@ -1,0 +1,1 @@
+//! The contract between the Dunnage host and a storage driver.

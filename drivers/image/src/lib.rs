@@ -1,0 +1,1 @@
+//! Volumes that are image files on loop devices.

@@ -1,0 +1,1 @@
+//! One program that turns any storage into CSI volumes.

@@ -1,0 +1,3 @@
+//! The `dunnage` program.
+
+fn main() {}

