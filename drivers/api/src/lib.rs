@@ -1,1 +1,43 @@
 //! The contract between the Dunnage host and a storage driver.
+//!
+//! A [`Driver`] is a configuration type that opens a [`Backend`]: an instance with its abilities as trait objects. What
+//! a backend hands out is what its plugin advertises. The traits are synchronous and small; the host calls them on the
+//! backend's own threads with a [`Context`], parses and checks every request before, locks what a call touches, and
+//! makes the answers. A driver says only how its storage makes, finds, lists, grows and removes a volume, and what
+//! [`Source`] a node gets of it.
+//!
+//! The least driver implements [`Driver`], [`Volumes`], [`Create`] and [`Node`]. A store that is a folder gets its
+//! marker, its records and its trash from [`root`].
+
+mod capability;
+mod capacity;
+mod command;
+mod context;
+mod controller;
+mod driver;
+mod error;
+mod finding;
+mod id;
+mod name;
+mod node;
+mod parameters;
+mod path;
+pub mod root;
+mod secrets;
+mod volume;
+
+pub use capability::{Access, AccessMode, FsType, MountAccess, VolumeCapability};
+pub use capacity::{Bytes, CapacityRange};
+pub use command::{Command, Commands, Output, System, Tool};
+pub use context::Context;
+pub use controller::{Create, Expand, Room, Volumes};
+pub use driver::{Backend, Configured, Driver, DriverEntry, Init, Opening, Reach};
+pub use error::{Error, ErrorKind, Result};
+pub use finding::{Finding, Severity};
+pub use id::{Fingerprint, ForeignId, Generation, InstanceId, VolumeId, VolumeKey};
+pub use name::{BackendName, NodeName};
+pub use node::{DeviceSource, DirectorySource, Identity, Node, ReleaseRecord, Source, SourceRequest, Staging};
+pub use parameters::{NoParameters, ParameterType, Parameters};
+pub use path::{StagingPath, TargetPath};
+pub use secrets::Secrets;
+pub use volume::{Capacity, CreateVolume, Expanded, Volume};

@@ -1,0 +1,261 @@
+//! The one way to run another program.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command as Process, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// A program that a driver or the mount engine runs. Each is a constant, looked for at start by `check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tool {
+    /// The program's file name, looked for in the host's `PATH`.
+    pub program: &'static str,
+    /// The Debian package that has it: what an admin installs.
+    pub package: &'static str,
+}
+
+impl Tool {
+    /// Where the program is, or `None` where no folder of `PATH` has it as an executable file.
+    pub fn find(&self) -> Option<std::path::PathBuf> {
+        search_path()
+            .split(':')
+            .map(|folder| std::path::Path::new(folder).join(self.program))
+            .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
+    }
+
+    /// The start of a command line of this program.
+    pub fn command(&self) -> Command {
+        Command { tool: *self, arguments: Vec::new(), timeout: Duration::from_secs(120), input: None }
+    }
+}
+
+/// `PATH`, with the system folders that an ordinary user's shell leaves out.
+fn search_path() -> String {
+    let own = std::env::var("PATH").unwrap_or_default();
+    format!("{own}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
+}
+
+/// A command line: a tool, its arguments as a list (there is no shell), and how long it may take.
+#[derive(Clone)]
+pub struct Command {
+    tool: Tool,
+    arguments: Vec<OsString>,
+    timeout: Duration,
+    input: Option<Vec<u8>>,
+}
+
+/// Never shows what is written to the standard input: secrets go there.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command").field("tool", &self.tool.program).field("arguments", &self.arguments).finish()
+    }
+}
+
+impl Command {
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets how long the program may run (2 minutes unless said) before it is killed.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Gives the program its standard input (empty unless said): the only way in for a secret.
+    #[must_use]
+    pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(input.into());
+        self
+    }
+
+    /// The tool that is run.
+    pub fn tool(&self) -> Tool {
+        self.tool
+    }
+
+    /// The arguments after the program's name.
+    pub fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+}
+
+/// What a program that ended left.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// What a fake answers in a test.
+    pub fn new(status: ExitStatus, stdout: impl Into<String>, stderr: impl Into<String>) -> Self {
+        Self { status, stdout: stdout.into(), stderr: stderr.into() }
+    }
+
+    /// The output, or an [`ErrorKind::Internal`](crate::ErrorKind::Internal) error with what the program said.
+    pub fn success(self, command: &Command) -> Result<Self> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        let said = if self.stderr.trim().is_empty() { self.stdout.trim() } else { self.stderr.trim() };
+        Err(Error::internal(format!("{} failed ({}): {said}", command.tool.program, self.status))
+            .with("arguments", format!("{:?}", command.arguments)))
+    }
+}
+
+/// Runs programs. [`System`] runs real ones; a test may put a fake in its place that fails on demand.
+pub trait Commands: Send + Sync {
+    /// Runs the program to its end and answers what it left, whatever its status.
+    ///
+    /// # Errors
+    /// [`ErrorKind::FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where the program is not installed;
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) where it could not be started, or did not end in time and
+    /// was killed with all its children.
+    fn run(&self, command: &Command) -> Result<Output>;
+}
+
+/// Runs real programs: with an environment of `PATH` and `LC_ALL=C` alone, in a process group of their own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct System;
+
+impl Commands for System {
+    fn run(&self, command: &Command) -> Result<Output> {
+        let program = command.tool.find().ok_or_else(|| {
+            Error::precondition(format!(
+                "{} is not installed on this node: install the package {}",
+                command.tool.program, command.tool.package
+            ))
+        })?;
+        let failed = |what: &str, error| Error::io(format!("cannot {what} {}", command.tool.program), error);
+        let mut child = Process::new(program)
+            .args(&command.arguments)
+            .env_clear()
+            .env("PATH", search_path())
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .process_group(0)
+            .stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed("start", error))?;
+        let stdout = collect(child.stdout.take());
+        let stderr = collect(child.stderr.take());
+        let feeder = feed(&mut child, command.input.clone());
+        let status = wait(&mut child, Instant::now() + command.timeout)
+            .map_err(|error| failed("wait for", error))?
+            .ok_or_else(|| {
+                Error::internal(format!(
+                    "{} did not end within {} s and was killed",
+                    command.tool.program,
+                    command.timeout.as_secs()
+                ))
+            })?;
+        drop(feeder);
+        let text = |reader: std::thread::JoinHandle<Vec<u8>>| {
+            String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
+        };
+        Ok(Output { status, stdout: text(stdout), stderr: text(stderr) })
+    }
+}
+
+/// Reads a pipe to its end on a thread of its own, so that a full pipe never stops the program.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = pipe {
+            // What was read before an error is still worth having; the status tells the rest.
+            let _ = pipe.take(1 << 20).read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}
+
+fn feed(child: &mut Child, input: Option<Vec<u8>>) -> Option<std::thread::JoinHandle<()>> {
+    let (mut stdin, input) = (child.stdin.take()?, input?);
+    Some(std::thread::spawn(move || {
+        // A program that closes its input early says why by its status.
+        let _ = std::io::Write::write_all(&mut stdin, &input);
+    }))
+}
+
+/// Waits for the child until `until`; kills its process group then and answers `None`.
+fn wait(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+    let pid = Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
+            Ok(0) => break,
+            Ok(_) => return child.wait().map(Some),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    kill_process_group(pid, Signal::KILL)?;
+    child.wait().map(|_| None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SH: Tool = Tool { program: "sh", package: "dash" };
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_its_children() {
+        let command = SH.command().args(["-c", "sleep 1000 & sleep 1000"]).timeout(Duration::from_millis(50));
+        let error = System.run(&command).unwrap_err();
+        assert!(error.to_string().contains("did not end"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_is_only_what_is_named() {
+        let output = System.run(&SH.command().args(["-c", "env | cut -d= -f1 | sort"])).unwrap();
+        assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["LC_ALL", "PATH", "PWD"]);
+    }
+
+    #[test]
+    fn a_failing_program_is_quoted_with_its_words() {
+        let command = SH.command().args(["-c", "echo broken >&2; exit 3"]);
+        let error = System.run(&command).unwrap().success(&command).unwrap_err();
+        assert!(error.to_string().contains("broken"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_program_names_its_package() {
+        let tool = Tool { program: "no-such-program", package: "no-such-package" };
+        let error = System.run(&tool.command()).unwrap_err();
+        assert!(error.to_string().contains("install the package no-such-package"), "{error}");
+    }
+
+    #[test]
+    fn the_input_is_in_no_debug_output() {
+        assert!(!format!("{:?}", SH.command().input("canary")).contains("canary"));
+    }
+}

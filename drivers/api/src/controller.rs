@@ -1,0 +1,67 @@
+//! The controller half: how a volume is found, listed, made, grown and removed.
+//!
+//! Every call may block; the host runs it on the backend's own threads. Calls that touch one key never run at once;
+//! calls for different keys do. A call may come again at any time, also after this process was killed in the middle of
+//! it: it then goes on from what it finds.
+
+use crate::capacity::CapacityRange;
+use crate::context::Context;
+use crate::error::Result;
+use crate::id::VolumeKey;
+use crate::parameters::Parameters;
+use crate::volume::{Capacity, CreateVolume, Expanded, Volume};
+
+/// Reading what is there: every backend has it.
+pub trait Volumes: Send + Sync {
+    /// The volume of this key, or `None` where the store was read, is proven to be ours, and has none.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read: then nothing is known, and "not found" would be a lie.
+    fn find(&self, cx: &Context, key: &VolumeKey) -> Result<Option<Volume>>;
+
+    /// At most `limit` volumes in the order of their keys, beginning after `after`. Fewer than `limit` mean that there
+    /// are no more.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn list(&self, cx: &Context, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>>;
+}
+
+/// Making and removing volumes (CSI CREATE_DELETE_VOLUME).
+pub trait Create: Send + Sync {
+    /// Makes the volume; it is durable when this returns. Called only for a key that `find` does not know, perhaps
+    /// with the remains of an attempt that was cut off: those are finished or removed, never taken for data.
+    ///
+    /// # Errors
+    /// After an error nothing of the volume is left, or what is left is found by the next attempt.
+    /// [`OutOfRange`](crate::ErrorKind::OutOfRange) for a size that can never be,
+    /// [`ResourceExhausted`](crate::ErrorKind::ResourceExhausted) for one that cannot be now.
+    fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume>;
+
+    /// Removes the volume: when this returns its name is free and its data is out of reach, durably; space may come
+    /// back later. The host has seen to it that the volume is in use nowhere on this node.
+    ///
+    /// # Errors
+    /// After an error the volume still exists, or the next attempt finishes the removal.
+    fn delete(&self, cx: &Context, volume: &Volume) -> Result<()>;
+}
+
+/// Growing volumes (CSI EXPAND_VOLUME).
+pub trait Expand: Send + Sync {
+    /// Makes the volume at least as large as required and at most as large as the limit; durable when this returns. A
+    /// volume that is large enough already stays as it is. Never makes a volume smaller.
+    ///
+    /// # Errors
+    /// Before anything is changed: [`OutOfRange`](crate::ErrorKind::OutOfRange) where it cannot fit (never
+    /// ResourceExhausted, which a resizer takes for "still running").
+    fn expand(&self, cx: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded>;
+}
+
+/// Telling what room there is (CSI GET_CAPACITY).
+pub trait Room: Send + Sync {
+    /// What new volumes of these parameters may take, less what is promised to those that exist or are being made.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn capacity(&self, cx: &Context, parameters: &Parameters) -> Result<Capacity>;
+}

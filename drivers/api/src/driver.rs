@@ -1,0 +1,204 @@
+//! A kind of storage, its configuration, and what an opened backend can do.
+
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+
+use crate::command::{Commands, Tool};
+use crate::controller::{Create, Expand, Room, Volumes};
+use crate::error::Result;
+use crate::finding::Finding;
+use crate::id::InstanceId;
+use crate::name::{BackendName, NodeName};
+use crate::node::{Node, Staging};
+use crate::parameters::ParameterType;
+
+/// A kind of storage. The type is the backend's configuration: its fields are the keys of the YAML, their doc comments
+/// the documentation, and it should `deny_unknown_fields`. The host owns the keys `name`, `driver`, `csi_name`,
+/// `nodes`, `workers` and `ephemeral` of every backend; they never reach the driver.
+pub trait Driver: DeserializeOwned + JsonSchema + Send + Sync + 'static {
+    /// The name in `driver:`.
+    const NAME: &'static str;
+
+    /// Programs it runs; each is looked for at start and by `check`.
+    const TOOLS: &'static [Tool] = &[];
+
+    /// Makes the empty place that is configured an instance of ours: writes its marker, durably. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where the place is missing, or not empty and not
+    /// ours: nothing is changed then.
+    fn init(&self, opening: &Opening) -> Result<Init>;
+
+    /// Opens the instance and hands out what it can do. Proves first that the place is ours, by its marker.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) with the remedy where it is not; the host reports
+    /// it and tries again later.
+    fn open(&self, opening: &Opening) -> Result<Backend>;
+
+    /// Looks for what could go wrong on this node with this configuration, and changes nothing.
+    fn check(&self, opening: &Opening) -> Vec<Finding>;
+}
+
+/// Where and as what a backend is opened.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Opening {
+    /// The backend's name in the configuration.
+    pub backend: BackendName,
+    /// The node this process runs on.
+    pub node: NodeName,
+    /// Runs programs.
+    pub commands: Arc<dyn Commands>,
+}
+
+impl Opening {
+    /// An opening as the host makes it, and a test of a driver.
+    pub fn new(backend: BackendName, node: NodeName, commands: Arc<dyn Commands>) -> Self {
+        Self { backend, node, commands }
+    }
+}
+
+/// What `init` found or did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Init {
+    /// The place was empty and is ours now.
+    Created(InstanceId),
+    /// The place was ours already.
+    Existing(InstanceId),
+}
+
+/// From where volumes of an instance can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// From the node that has the store alone (CSI VOLUME_ACCESSIBILITY_CONSTRAINTS).
+    Node,
+    /// From every node.
+    Everywhere,
+}
+
+/// An opened instance and its abilities. What is not here is not advertised, and there is no other list. It stays as
+/// it is while the backend is served.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Backend {
+    /// The store, from its marker.
+    pub instance: InstanceId,
+    /// From where its volumes can be used.
+    pub reach: Reach,
+    /// Whether volumes can be raw block devices as well as file systems.
+    pub block: bool,
+    /// What class parameters it takes.
+    pub parameters: ParameterType,
+    /// Finding and listing.
+    pub volumes: Arc<dyn Volumes>,
+    /// Making and removing.
+    pub create: Option<Arc<dyn Create>>,
+    /// Growing.
+    pub expand: Option<Arc<dyn Expand>>,
+    /// Telling what room there is.
+    pub room: Option<Arc<dyn Room>>,
+    /// Bringing volumes to this node.
+    pub node: Option<(Arc<dyn Node>, Staging)>,
+}
+
+impl Backend {
+    /// An instance that can be read, and nothing else yet.
+    pub fn new(instance: InstanceId, reach: Reach, parameters: ParameterType, volumes: Arc<dyn Volumes>) -> Self {
+        Self { instance, reach, block: false, parameters, volumes, create: None, expand: None, room: None, node: None }
+    }
+
+    /// Volumes can be raw block devices as well as file systems.
+    #[must_use]
+    pub fn with_block(mut self) -> Self {
+        self.block = true;
+        self
+    }
+
+    /// Volumes can be made and removed.
+    #[must_use]
+    pub fn with_create(mut self, create: Arc<dyn Create>) -> Self {
+        self.create = Some(create);
+        self
+    }
+
+    /// Volumes can grow.
+    #[must_use]
+    pub fn with_expand(mut self, expand: Arc<dyn Expand>) -> Self {
+        self.expand = Some(expand);
+        self
+    }
+
+    /// It can be told what room there is.
+    #[must_use]
+    pub fn with_room(mut self, room: Arc<dyn Room>) -> Self {
+        self.room = Some(room);
+        self
+    }
+
+    /// Volumes can be brought to this node.
+    #[must_use]
+    pub fn with_node(mut self, node: Arc<dyn Node>, staging: Staging) -> Self {
+        self.node = Some((node, staging));
+        self
+    }
+}
+
+/// A configured backend of any driver, before it is opened.
+pub trait Configured: Send + Sync {
+    /// As [`Driver::init`].
+    ///
+    /// # Errors
+    /// As [`Driver::init`].
+    fn init(&self, opening: &Opening) -> Result<Init>;
+
+    /// As [`Driver::open`].
+    ///
+    /// # Errors
+    /// As [`Driver::open`].
+    fn open(&self, opening: &Opening) -> Result<Backend>;
+
+    /// As [`Driver::check`].
+    fn check(&self, opening: &Opening) -> Vec<Finding>;
+}
+
+impl<D: Driver> Configured for D {
+    fn init(&self, opening: &Opening) -> Result<Init> {
+        Driver::init(self, opening)
+    }
+
+    fn open(&self, opening: &Opening) -> Result<Backend> {
+        Driver::open(self, opening)
+    }
+
+    fn check(&self, opening: &Opening) -> Vec<Finding> {
+        Driver::check(self, opening)
+    }
+}
+
+/// A driver as the host holds it: what a binary hands to `dunnage::main`.
+#[derive(Clone, Copy)]
+pub struct DriverEntry {
+    /// The name in `driver:`.
+    pub name: &'static str,
+    /// Programs it runs.
+    pub tools: &'static [Tool],
+    /// Reads a backend's own keys; the error names the field.
+    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn Configured>, serde_json::Error>,
+    /// The JSON Schema of those keys.
+    pub schema: fn() -> Schema,
+}
+
+impl DriverEntry {
+    /// The entry of a driver.
+    pub const fn of<D: Driver>() -> Self {
+        Self {
+            name: D::NAME,
+            tools: D::TOOLS,
+            configure: |value| D::deserialize(value).map(|driver| Arc::new(driver) as Arc<dyn Configured>),
+            schema: || schemars::schema_for!(D),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The node half: how a volume is brought to this node.
+//!
+//! A driver answers with a [`Source`]; everything after that (probe, format, check, mount, bind, read-only, raw block,
+//! growth, statistics, unmount, recovery) is the host's mount engine.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::capability::FsType;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::id::VolumeId;
+
+/// Bringing volumes to this node. Calls for one volume never run at once.
+pub trait Node: Send + Sync {
+    /// Brings the volume to this node, or finds that it is here already: a repeated call gives the same source.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) where the store is proven and does not have the volume in this
+    /// generation. After an error nothing is left that only a record could find.
+    fn source(&self, cx: &Context, request: &SourceRequest<'_>) -> Result<Source>;
+
+    /// Undoes what `source` did, from its record alone: the volume may be gone, its metadata unreadable, the device
+    /// dead. Called after the last mount of it is gone; succeeds where there is nothing left to undo. The record may
+    /// be of an earlier process, never of an earlier boot.
+    ///
+    /// # Errors
+    /// Where the source is still held by somebody.
+    fn release(&self, cx: &Context, record: &ReleaseRecord) -> Result<()>;
+
+    /// Makes a grown volume's new size visible in the device that the record names.
+    ///
+    /// # Errors
+    /// Where the kernel does not take the new size.
+    fn refresh(&self, cx: &Context, record: &ReleaseRecord) -> Result<()>;
+}
+
+/// Whether volumes of a backend are staged before they are published (CSI STAGE_UNSTAGE_VOLUME). Sources that are
+/// devices are; directories need no such step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staging {
+    /// The orchestrator stages once a node, then publishes from there.
+    Needed,
+    /// The orchestrator publishes at once.
+    None,
+}
+
+/// Which volume is wanted on this node, and as what.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SourceRequest<'a> {
+    /// The volume. The driver checks that it has it in this generation.
+    pub volume: &'a VolumeId,
+    /// What CreateVolume answered (CSI volume_context); empty where the orchestrator does not pass it on.
+    pub volume_context: &'a BTreeMap<String, String>,
+    /// What ControllerPublishVolume answered (CSI publish_context). May be empty on a repeated stage.
+    pub publish_context: &'a BTreeMap<String, String>,
+    /// Keeps a release record, durably for this boot, before the driver does what only that record can undo. The record
+    /// in the [`Source`] replaces it.
+    pub keep: &'a dyn Fn(&ReleaseRecord) -> Result<()>,
+}
+
+impl<'a> SourceRequest<'a> {
+    /// A request as the host makes it, and a test of a driver.
+    pub fn new(
+        volume: &'a VolumeId,
+        volume_context: &'a BTreeMap<String, String>,
+        publish_context: &'a BTreeMap<String, String>,
+        keep: &'a dyn Fn(&ReleaseRecord) -> Result<()>,
+    ) -> Self {
+        Self { volume, volume_context, publish_context, keep }
+    }
+}
+
+/// What a driver brings to the node for the mount engine to use.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Source {
+    /// A block device.
+    Device(DeviceSource),
+    /// A directory of a file system that is mounted already.
+    Directory(DirectorySource),
+}
+
+/// A block device that holds one volume and nothing else.
+#[derive(Debug)]
+pub struct DeviceSource {
+    /// The device, open for reading: held from the probe until it is mounted, so that its name stays its own.
+    pub device: File,
+    /// Its name, absolute, beneath `/dev`.
+    pub path: PathBuf,
+    /// What is the same about this volume's device at every attach.
+    pub identity: Identity,
+    /// What undoes it.
+    pub release: ReleaseRecord,
+    /// The file system for a volume whose capability names none.
+    pub default_fs_type: FsType,
+    /// Whether every byte that was never written reads as zero, as in a new sparse file: formatting may then leave
+    /// out what it would otherwise zero.
+    pub reads_zero: bool,
+}
+
+/// A directory that is one volume.
+#[derive(Debug)]
+pub struct DirectorySource {
+    /// The directory, opened `O_PATH` beneath the backend's root.
+    pub directory: OwnedFd,
+}
+
+/// What is the same about a volume's device at every attach, in the words of its kind: a WWID, an NGUID, the file
+/// behind a loop device. Two volumes never share one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Identity(pub String);
+
+/// What a driver needs to undo a [`Source`], opaque to the host: kept in the node's stage record. No secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReleaseRecord(serde_json::Value);
+
+impl ReleaseRecord {
+    /// A record of a type of the driver's. It is read by the next release of the driver too.
+    ///
+    /// # Errors
+    /// Where the type cannot be written as JSON.
+    pub fn new(record: &impl Serialize) -> Result<Self> {
+        serde_json::to_value(record)
+            .map(Self)
+            .map_err(|error| Error::internal("cannot write the release record").caused_by(error))
+    }
+
+    /// The record as the driver's type.
+    ///
+    /// # Errors
+    /// Where it is of another type: written by a release that this one does not know.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(&self.0)
+            .map_err(|error| Error::internal("cannot read the release record of this volume").caused_by(error))
+    }
+}

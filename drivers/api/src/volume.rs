@@ -1,0 +1,103 @@
+//! A volume as the controller half knows it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capability::VolumeCapability;
+use crate::capacity::{Bytes, CapacityRange};
+use crate::error::{Error, Result};
+use crate::id::{Fingerprint, Generation, VolumeKey};
+use crate::parameters::Parameters;
+
+/// A volume that exists in an instance. The driver keeps these fields in its store, in whatever form, from before
+/// CreateVolume answers until DeleteVolume does, and gives back exactly what it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// What it is found by.
+    pub key: VolumeKey,
+    /// The name in CreateVolume, for people to read.
+    pub name: String,
+    /// Which of those that bore the key.
+    pub generation: Generation,
+    /// Its size.
+    pub capacity: Bytes,
+    /// The digest of the request that made it; the host compares it with a repeated one.
+    pub fingerprint: Fingerprint,
+    /// What every node is to be told of it (CSI volume_context), at most 4 KiB. No secrets: it is kept in the clear.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, String>,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// A checked CreateVolume, for a key that [`find`](crate::Volumes::find) did not know.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CreateVolume {
+    /// What the volume is to be found by.
+    pub key: VolumeKey,
+    /// The name in the request, for people to read.
+    pub name: String,
+    /// How large it must be and may be.
+    pub capacity: CapacityRange,
+    /// How it is to be used; at least one.
+    pub capabilities: Vec<VolumeCapability>,
+    /// Class parameters, checked against the backend's [`ParameterType`](crate::ParameterType).
+    pub parameters: Parameters,
+    /// To be kept with the volume.
+    pub fingerprint: Fingerprint,
+}
+
+impl CreateVolume {
+    /// A request as the host makes it, and a test of a driver.
+    pub fn new(
+        name: impl Into<String>,
+        capacity: CapacityRange,
+        capabilities: Vec<VolumeCapability>,
+        parameters: Parameters,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        let name = name.into();
+        Self { key: VolumeKey::of_name(&name), name, capacity, capabilities, parameters, fingerprint }
+    }
+
+    /// The volume of `capacity` that this request makes, with a new generation and the time of now.
+    ///
+    /// # Errors
+    /// Where the kernel gives no random bytes.
+    pub fn volume(&self, capacity: Bytes) -> Result<Volume> {
+        let since_1970 = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_err(|error| Error::internal("the clock of this node is before 1970: set it").caused_by(error))?;
+        Ok(Volume {
+            key: self.key.clone(),
+            name: self.name.clone(),
+            generation: Generation::random()?,
+            capacity,
+            fingerprint: self.fingerprint.clone(),
+            context: BTreeMap::new(),
+            created: since_1970.as_secs(),
+        })
+    }
+}
+
+/// What room there is for new volumes (CSI GetCapacity).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capacity {
+    /// The sum of what new volumes may take.
+    pub available: Bytes,
+    /// The greatest size of one volume, where that is less than `available` or known better.
+    pub maximum_volume_size: Option<Bytes>,
+    /// The least size of one volume.
+    pub minimum_volume_size: Option<Bytes>,
+}
+
+/// A volume after it grew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expanded {
+    /// Its size now.
+    pub capacity: Bytes,
+    /// Whether a node must do something before a workload sees it (CSI node_expansion_required).
+    pub node_expansion_required: bool,
+}

@@ -1,0 +1,1 @@
+//! The process: everything that a configuration asks for, started, watched and ended.

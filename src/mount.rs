@@ -1,0 +1,1 @@
+//! The node engine: what happens to a source between stage and unstage.

@@ -1,0 +1,1 @@
+//! The table of running operations, and the threads they run on.

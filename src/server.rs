@@ -1,0 +1,1 @@
+//! The sockets of plugins: made, locked, served, drained and removed.

@@ -1,0 +1,1 @@
+//! Errors to gRPC codes: the only file that names one.
