@@ -1,1 +1,10 @@
 //! The backends that are configured, those that are open, and the plugins they stand behind.
+
+mod backend;
+mod offers;
+mod plugin;
+mod volumes;
+
+pub use backend::{Ephemeral, ServedBackend};
+pub use offers::Offers;
+pub use plugin::Plugin;

@@ -1,1 +1,26 @@
 //! Wire types to domain types and back, field by field, with every check that the spec asks of a request.
+//!
+//! Nothing behind this module meets a missing field, a name with control characters, a path that climbs, or a map
+//! that is too large to keep. An error here is INVALID_ARGUMENT (or what the spec says instead) and names the field,
+//! the value and the remedy.
+
+mod capability;
+mod controller;
+mod limits;
+mod node;
+mod page;
+mod parameters;
+mod topology;
+mod volume;
+
+pub use capability::{capabilities, capability, capability_to_wire};
+pub use controller::{Create, Expand, GetCapacity, Validate, create_volume, expand_volume, get_capacity, validate};
+pub use limits::{VolumeHandle, volume_handle};
+pub use node::{
+    EphemeralRequest, ExpandNode, Health, Publish, Stage, Stats, Unpublish, Unstage, expand_node, health, publish,
+    stage, stats, unpublish, unstage,
+};
+pub use page::{Page, Token, page};
+pub use parameters::ClassParameters;
+pub use topology::{Segment, TOPOLOGY_KEY};
+pub use volume::{usage_to_wire, volume_health_to_wire, volume_to_wire};

@@ -7,8 +7,7 @@ use std::sync::Arc;
 /// What went wrong, in the terms an orchestrator can act on.
 ///
 /// The host maps each kind to one gRPC code, in one table. The codes that mean "still running" to an orchestrator
-/// (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, ABORTED) belong to the host's table of operations; of the kinds here
-/// only [`Unknown`](ErrorKind::Unknown) maps to one of them.
+/// (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, ABORTED) belong to the host's table of operations: no kind maps to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -28,8 +27,6 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The call, or this form of it, is not offered.
     Unsupported,
-    /// The call ended and its outcome is not known; only a repetition can tell.
-    Unknown,
     /// Anything else: an I/O error, a broken record, a tool that failed.
     Internal,
 }
@@ -53,11 +50,11 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind` that `message` explains. A retry is thought to help where the kind says "now" or "not known".
+    /// An error of `kind` that `message` explains. A retry is thought to help where the kind says "now" or nothing.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
-            retry: matches!(kind, ErrorKind::ResourceExhausted | ErrorKind::Unknown | ErrorKind::Internal),
+            retry: matches!(kind, ErrorKind::ResourceExhausted | ErrorKind::Internal),
             operation: Cow::Borrowed(""),
             message: message.into(),
             context: Vec::new(),

@@ -1,0 +1,128 @@
+//! What a plugin advertises: from the abilities of its backends, and from nothing else.
+
+use std::fmt;
+
+use dunnage_driver_api::{Backend, Reach, Staging};
+
+use crate::config::Mode;
+
+/// What a plugin offers to and needs from the orchestrator. It stays as it is while the socket is there.
+///
+/// Behind a shared name, offers are intersected and needs are united.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offers {
+    /// The controller service, with ListVolumes and ControllerGetVolume.
+    pub controller: bool,
+    /// CREATE_DELETE_VOLUME.
+    pub create: bool,
+    /// GET_CAPACITY.
+    pub room: bool,
+    /// EXPAND_VOLUME of the controller, online.
+    pub expand: bool,
+    /// The node service, with statistics and health.
+    pub node: bool,
+    /// A need: STAGE_UNSTAGE_VOLUME.
+    pub stage: bool,
+    /// A need: EXPAND_VOLUME of the node.
+    pub expand_node: bool,
+    /// A need: VOLUME_ACCESSIBILITY_CONSTRAINTS.
+    pub constraints: bool,
+}
+
+impl Offers {
+    /// What one backend offers and needs in a process that runs `mode`.
+    pub fn of(backend: &Backend, mode: Mode) -> Self {
+        let (controller, node) = (mode != Mode::Node, mode != Mode::Controller);
+        let node_half = backend.node.as_ref().filter(|_| node);
+        let stage = node_half.is_some_and(|(_, staging)| *staging == Staging::Needed);
+        Self {
+            controller,
+            create: controller && backend.create.is_some(),
+            room: controller && backend.room.is_some(),
+            expand: controller && backend.expand.is_some(),
+            node: node_half.is_some(),
+            stage,
+            expand_node: stage && backend.expand.is_some(),
+            constraints: backend.reach == Reach::Node,
+        }
+    }
+
+    /// What two that share a name offer and need together.
+    #[must_use]
+    pub fn shared_with(self, other: Self) -> Self {
+        Self {
+            controller: self.controller && other.controller,
+            create: self.create && other.create,
+            room: self.room && other.room,
+            expand: self.expand && other.expand,
+            node: self.node && other.node,
+            stage: self.stage || other.stage,
+            expand_node: self.expand_node || other.expand_node,
+            constraints: self.constraints || other.constraints,
+        }
+    }
+
+    /// Whether a backend with these offers can join a plugin that advertises `advertised` without making it a liar.
+    pub fn can_join(self, advertised: Self) -> bool {
+        self.shared_with(advertised) == advertised
+    }
+
+    /// The names of what is offered here and not in `shared`: what sharing takes away.
+    pub fn lost_in(self, shared: Self) -> impl Iterator<Item = &'static str> {
+        [
+            ("CREATE_DELETE_VOLUME", self.create, shared.create),
+            ("GET_CAPACITY", self.room, shared.room),
+            ("EXPAND_VOLUME", self.expand, shared.expand),
+            ("the node service", self.node, shared.node),
+        ]
+        .into_iter()
+        .filter_map(|(name, here, there)| (here && !there).then_some(name))
+    }
+}
+
+impl fmt::Display for Offers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            ("create", self.create),
+            ("capacity", self.room),
+            ("expand", self.expand),
+            ("node", self.node),
+            ("stage", self.stage),
+            ("constraints", self.constraints),
+        ];
+        let names: Vec<_> = names.iter().filter_map(|(name, there)| there.then_some(*name)).collect();
+        f.write_str(&names.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Offers = Offers {
+        controller: true,
+        create: true,
+        room: true,
+        expand: true,
+        node: true,
+        stage: true,
+        expand_node: true,
+        constraints: true,
+    };
+
+    #[test]
+    fn offers_are_intersected_and_needs_united() {
+        let plain = Offers { expand: false, stage: false, expand_node: false, ..ALL };
+        let shared = ALL.shared_with(plain);
+        assert_eq!(shared, Offers { expand: false, ..ALL });
+        assert_eq!(ALL.lost_in(shared).collect::<Vec<_>>(), ["EXPAND_VOLUME"]);
+    }
+
+    #[test]
+    fn a_late_backend_joins_only_what_it_keeps_true() {
+        let small = Offers { expand: false, stage: false, expand_node: false, ..ALL };
+        assert!(ALL.can_join(ALL));
+        assert!(!small.can_join(ALL), "it cannot expand, which is advertised");
+        assert!(!ALL.can_join(small), "it must be staged, which nobody was told");
+    }
+}

@@ -1,0 +1,110 @@
+//! The rules over a driver's volumes that are the same for every driver.
+
+use dunnage_driver_api::{
+    CapacityRange, Context, CreateVolume, Error, ErrorKind, Expanded, Result, Volume, VolumeId,
+};
+
+use super::backend::ServedBackend;
+use crate::mount::Engine;
+
+impl ServedBackend {
+    /// The volume of this id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where the instance says that it has none, or has another generation of it.
+    pub fn volume(&self, cx: &Context, id: &VolumeId) -> Result<Volume> {
+        match self.backend.volumes.find(cx, &id.key)? {
+            Some(volume) if volume.generation == id.generation => Ok(volume),
+            Some(_) => Err(Error::not_found("this volume was deleted; another of its name exists").with("volume", id)),
+            None => Err(Error::not_found("this volume does not exist").with("volume", id)),
+        }
+    }
+
+    /// Makes the volume, or finds the one that the same request made before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where the name is taken by a volume that this request would not have made.
+    pub fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
+        let create = self.backend.create.as_ref().ok_or_else(|| unsupported("makes no volumes"))?;
+        for capability in &request.capabilities {
+            self.supports(capability)?;
+        }
+        self.backend.parameters.check(&request.parameters)?;
+        match self.backend.volumes.find(cx, &request.key)? {
+            Some(existing) => same(existing, request),
+            None => create.create(cx, request),
+        }
+    }
+
+    /// Removes the volume; succeeds where it is gone already. One that is only staged on this node is unstaged first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::FailedPrecondition`] where it is published on this node.
+    pub fn delete(&self, cx: &Context, engine: Option<&Engine>, id: &VolumeId) -> Result<()> {
+        let create = self.backend.create.as_ref().ok_or_else(|| unsupported("removes no volumes"))?;
+        let volume = match self.volume(cx, id) {
+            Ok(volume) => volume,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if let Some(engine) = engine {
+            let uses = engine.uses(id)?;
+            if let Some(target) = uses.published.first() {
+                return Err(Error::precondition(format!(
+                    "the volume is published on this node at {}: unpublish it first",
+                    target.display()
+                ))
+                .with("volume", id));
+            }
+            if !uses.staged.is_empty() {
+                engine.unstage_all(cx, self.node()?.0, id)?;
+            }
+        }
+        create.delete(cx, &volume)
+    }
+
+    /// Grows the volume.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where it does not exist; [`ErrorKind::OutOfRange`] where it is larger than the limit or
+    /// cannot become as large as required.
+    pub fn expand(&self, cx: &Context, id: &VolumeId, capacity: CapacityRange) -> Result<Expanded> {
+        let expand = self.backend.expand.as_ref().ok_or_else(|| unsupported("grows no volumes"))?;
+        let volume = self.volume(cx, id)?;
+        if let Some(limit) = capacity.limit().filter(|limit| *limit < volume.capacity) {
+            return Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!("the volume has {} and cannot shrink to the limit of {limit}", volume.capacity),
+            )
+            .with("volume", id));
+        }
+        expand.expand(cx, &volume, capacity).map_err(final_for_a_resizer)
+    }
+}
+
+/// A resizer takes RESOURCE_EXHAUSTED for "still running": what cannot fit is [`ErrorKind::OutOfRange`] to it.
+fn final_for_a_resizer(error: Error) -> Error {
+    if error.kind() != ErrorKind::ResourceExhausted {
+        return error;
+    }
+    Error::new(ErrorKind::OutOfRange, "the store has no room for the larger volume").caused_by(error)
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("this backend {what}"))
+}
+
+/// The existing volume, where the request would have made the same.
+fn same(existing: Volume, request: &CreateVolume) -> Result<Volume> {
+    let differs = |what: String| {
+        Err(Error::new(ErrorKind::AlreadyExists, format!("a volume of this name exists and {what}: use another name"))
+            .with("name", &request.name))
+    };
+    if existing.fingerprint != request.fingerprint {
+        return differs("was made with other parameters, another access type or file system".into());
+    }
+    if !request.capacity.holds(existing.capacity) {
+        return differs(format!("has {} bytes, which is not {}", existing.capacity.get(), request.capacity));
+    }
+    Ok(existing)
+}

@@ -1,0 +1,121 @@
+//! The way of every call: its deadline, its context, its place in the table, the threads of its backend.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunnage_driver_api::{Context, Error, Result, Secrets, VolumeKey};
+use tonic::{Request, Response, Status};
+
+use super::Shared;
+use crate::operations::{Deadline, Failure, Key, Request as Operation};
+use crate::registry::ServedBackend;
+use crate::status;
+
+/// The answer of an RPC.
+pub(super) type Answer<T> = std::result::Result<Response<T>, Status>;
+
+/// How long statistics, health and capacity are waited for, whatever the client says: a dead store must not hold
+/// the one who asks about it.
+const READ: Duration = Duration::from_secs(2);
+/// How long the work of one call may take before what it waits for is given up.
+const WORK: Duration = Duration::from_secs(30 * 60);
+
+/// One call of an RPC on a backend.
+pub(super) struct Call {
+    rpc: &'static str,
+    deadline: Deadline,
+    secrets: Secrets,
+}
+
+impl Call {
+    /// The call that `request` is, with the deadline its client gave.
+    pub(super) fn of<T>(rpc: &'static str, request: &Request<T>) -> Self {
+        let timeout = request.metadata().get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
+        Self { rpc, deadline: Deadline::after(timeout), secrets: Secrets::default() }
+    }
+
+    /// The same call with the secrets of its request.
+    pub(super) fn with_secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
+    }
+}
+
+/// A timeout as gRPC writes it: at most 8 digits and a unit.
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}
+
+impl Shared {
+    fn context(&self, call: &Call, within: Duration) -> Context {
+        Context::new(within, self.commands.clone()).with_secrets(call.secrets.clone())
+    }
+
+    /// Runs what changes a volume: as an operation that holds the volume's key until it has ended, on the backend's
+    /// threads. `fields` are what makes two calls the same.
+    pub(super) async fn change<T: Clone + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        backend: Arc<ServedBackend>,
+        volume: &VolumeKey,
+        fields: &impl Hash,
+        work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
+        let key: Key = backend.key(volume);
+        let (shared, cx, volume) = (self.clone(), self.context(&call, WORK), volume.clone());
+        let operation = async move {
+            let served = backend.clone();
+            backend.workers.run(Some(volume), move || work(&shared, &served, &cx)).await?.map_err(Failure::from)
+        };
+        self.operations
+            .run([key], Operation::of(call.rpc, fields), call.deadline, operation)
+            .await
+            .map_err(|failure| status::of_failure(&failure))
+    }
+
+    /// Runs what only reads: on the backend's threads, without the table, for a short time.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        backend: Arc<ServedBackend>,
+        volume: Option<&VolumeKey>,
+        work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
+        let (shared, cx, volume) = (self.clone(), self.context(&call, READ), volume.cloned());
+        let reading = async move {
+            let served = backend.clone();
+            backend.workers.run(volume, move || work(&shared, &served, &cx)).await?.map_err(Failure::from)
+        };
+        call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(&failure))
+    }
+}
+
+/// The answer to a request that does not pass its checks.
+pub(super) fn refused(error: Error) -> Status {
+    status::of_error(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(timeout("15S"), Some(Duration::from_secs(15)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for text in ["", "S", "1", "123456789S", "1x", "-1S", "é"] {
+            assert_eq!(timeout(text), None, "{text:?}");
+        }
+    }
+}

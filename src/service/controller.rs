@@ -1,0 +1,184 @@
+//! The Controller service.
+
+use std::sync::Arc;
+
+use dunnage_csi_proto::csi::v1 as csi;
+use dunnage_csi_proto::csi::v1::controller_server::Controller;
+use dunnage_driver_api::{Bytes, Capacity, Volume};
+use tonic::{Request, Response, Status};
+
+use super::call::{Answer, Call, refused};
+use super::{Services, Shared, capabilities, list};
+use crate::registry::ServedBackend;
+use crate::wire::{self, VolumeHandle};
+use crate::status;
+
+#[tonic::async_trait]
+impl Controller for Services {
+    async fn create_volume(&self, request: Request<csi::CreateVolumeRequest>) -> Answer<csi::CreateVolumeResponse> {
+        let shared = self.offering(self.0.plugin.offers.create, "CreateVolume")?;
+        let call = Call::of("CreateVolume", &request);
+        let wire::Create { backend, accessibility, request, secrets } =
+            wire::create_volume(request.into_inner()).map_err(refused)?;
+        let backend = shared.plugin.backend_named(backend.as_ref()).map_err(refused)?;
+        shared.reaches(&backend, accessibility.as_ref())?;
+        let (key, fields) = (request.key.clone(), (request.fingerprint.clone(), request.capacity));
+        let served = backend.clone();
+        let volume = shared
+            .change(call.with_secrets(secrets), backend, &key, &fields, move |_, backend, cx| {
+                backend.create(cx, &request)
+            })
+            .await?;
+        Ok(Response::new(csi::CreateVolumeResponse { volume: Some(shared.volume_to_wire(&served, &volume)) }))
+    }
+
+    async fn delete_volume(&self, request: Request<csi::DeleteVolumeRequest>) -> Answer<csi::DeleteVolumeResponse> {
+        let shared = self.offering(self.0.plugin.offers.create, "DeleteVolume")?;
+        let call = Call::of("DeleteVolume", &request);
+        let request = request.into_inner();
+        let secrets = wire::secrets(request.secrets).map_err(refused)?;
+        let VolumeHandle::Ours(id) = wire::volume_handle(request.volume_id).map_err(refused)? else {
+            return Ok(Response::new(csi::DeleteVolumeResponse {}));
+        };
+        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
+        let (key, fields) = (id.key.clone(), id.clone());
+        shared
+            .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
+                backend.delete(cx, shared.engine.as_deref(), &id)
+            })
+            .await?;
+        Ok(Response::new(csi::DeleteVolumeResponse {}))
+    }
+
+    async fn validate_volume_capabilities(
+        &self,
+        request: Request<csi::ValidateVolumeCapabilitiesRequest>,
+    ) -> Answer<csi::ValidateVolumeCapabilitiesResponse> {
+        let shared = self.offering(self.0.plugin.offers.controller, "ValidateVolumeCapabilities")?;
+        let call = Call::of("ValidateVolumeCapabilities", &request);
+        let wire::Validate { volume, capabilities, parameters, wire, secrets } =
+            wire::validate(request.into_inner()).map_err(refused)?;
+        let id = volume.ours().map_err(refused)?;
+        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
+        let key = id.key.clone();
+        let unfit = shared
+            .read(call.with_secrets(secrets), backend, Some(&key), move |_, backend, cx| {
+                backend.volume(cx, &id)?;
+                let fits = capabilities.iter().try_for_each(|capability| backend.supports(capability));
+                Ok(fits.and_then(|()| backend.backend.parameters.check(&parameters.driver)).err())
+            })
+            .await?;
+        Ok(Response::new(match unfit {
+            None => csi::ValidateVolumeCapabilitiesResponse { confirmed: Some(wire), message: String::new() },
+            Some(reason) => csi::ValidateVolumeCapabilitiesResponse { confirmed: None, message: reason.report() },
+        }))
+    }
+
+    async fn list_volumes(&self, request: Request<csi::ListVolumesRequest>) -> Answer<csi::ListVolumesResponse> {
+        let shared = self.offering(self.0.plugin.offers.controller, "ListVolumes")?;
+        let request = request.into_inner();
+        let page = wire::page(request.max_entries, &request.starting_token).map_err(refused)?;
+        let start = page.start.map_err(|token| status::bad_token(&token))?;
+        list::volumes(shared, page.max_entries, start).await.map(Response::new)
+    }
+
+    async fn controller_get_volume(
+        &self,
+        request: Request<csi::ControllerGetVolumeRequest>,
+    ) -> Answer<csi::ControllerGetVolumeResponse> {
+        let shared = self.offering(self.0.plugin.offers.controller, "ControllerGetVolume")?;
+        let call = Call::of("ControllerGetVolume", &request);
+        let id = wire::volume_handle(request.into_inner().volume_id).and_then(VolumeHandle::ours).map_err(refused)?;
+        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
+        let (served, key) = (backend.clone(), id.key.clone());
+        let volume = shared.read(call, backend, Some(&key), move |_, backend, cx| backend.volume(cx, &id)).await?;
+        Ok(Response::new(csi::ControllerGetVolumeResponse {
+            volume: Some(shared.volume_to_wire(&served, &volume)),
+            status: Some(Default::default()),
+        }))
+    }
+
+    async fn get_capacity(&self, request: Request<csi::GetCapacityRequest>) -> Answer<csi::GetCapacityResponse> {
+        let shared = self.offering(self.0.plugin.offers.room, "GetCapacity")?;
+        let call = Call::of("GetCapacity", &request);
+        let request = wire::get_capacity(request.into_inner()).map_err(refused)?;
+        let capacity = capacity(shared, call, request).await?;
+        Ok(Response::new(csi::GetCapacityResponse {
+            available_capacity: capacity.available.to_wire(),
+            maximum_volume_size: capacity.maximum_volume_size.map(Bytes::to_wire),
+            minimum_volume_size: capacity.minimum_volume_size.map(Bytes::to_wire),
+        }))
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<csi::ControllerExpandVolumeRequest>,
+    ) -> Answer<csi::ControllerExpandVolumeResponse> {
+        let shared = self.offering(self.0.plugin.offers.expand, "ControllerExpandVolume")?;
+        let call = Call::of("ControllerExpandVolume", &request);
+        let wire::Expand { volume, capacity, capability, secrets } =
+            wire::expand_volume(request.into_inner()).map_err(refused)?;
+        let id = volume.ours().map_err(refused)?;
+        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
+        if let Some(capability) = capability {
+            backend.supports(&capability).map_err(refused)?;
+        }
+        let (key, fields) = (id.key.clone(), (id.clone(), capacity));
+        let expanded = shared
+            .change(call.with_secrets(secrets), backend, &key, &fields, move |_, backend, cx| {
+                backend.expand(cx, &id, capacity)
+            })
+            .await?;
+        Ok(Response::new(csi::ControllerExpandVolumeResponse {
+            capacity_bytes: expanded.capacity.to_wire(),
+            node_expansion_required: expanded.node_expansion_required,
+        }))
+    }
+
+    async fn controller_get_capabilities(
+        &self,
+        _: Request<csi::ControllerGetCapabilitiesRequest>,
+    ) -> Answer<csi::ControllerGetCapabilitiesResponse> {
+        let shared = self.offering(self.0.plugin.offers.controller, "ControllerGetCapabilities")?;
+        let capabilities = capabilities::controller(shared.plugin.offers);
+        Ok(Response::new(csi::ControllerGetCapabilitiesResponse { capabilities }))
+    }
+}
+
+/// What one backend has room for, or, behind a shared name, the one that has the most: a volume lies in one.
+async fn capacity(
+    shared: &Arc<Shared>,
+    call: Call,
+    request: wire::GetCapacity,
+) -> std::result::Result<Capacity, Status> {
+    let backends = match &request.parameters.backend {
+        Some(name) => vec![shared.plugin.backend_named(Some(name)).map_err(refused)?],
+        None => shared.plugin.backends(),
+    };
+    let mut largest = Capacity::default();
+    for backend in backends {
+        if shared.reaches_topology(&backend, &request) {
+            let request = request.clone();
+            let capacity = shared
+                .read(call.clone(), backend, None, move |_, backend, cx| backend.room(cx, &request.capabilities, &request.parameters.driver))
+                .await?;
+            if capacity.available > largest.available {
+                largest = capacity;
+            }
+        }
+    }
+    Ok(largest)
+}
+
+impl Services {
+    /// The shared parts, where the plugin offers the RPC.
+    pub(super) fn offering(&self, offered: bool, rpc: &str) -> std::result::Result<&Arc<Shared>, Status> {
+        if offered { Ok(&self.0) } else { Err(status::unimplemented(rpc)) }
+    }
+}
+
+impl Shared {
+    pub(super) fn volume_to_wire(&self, backend: &ServedBackend, volume: &Volume) -> csi::Volume {
+        wire::volume_to_wire(volume, &backend.backend.instance, backend.backend.reach, &self.segment)
+    }
+}

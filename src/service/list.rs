@@ -1,0 +1,87 @@
+//! ListVolumes: pages over all backends of a plugin that no client's limit is too small for.
+
+use std::sync::Arc;
+
+use dunnage_csi_proto::csi::v1 as csi;
+use dunnage_csi_proto::csi::v1::list_volumes_response::Entry;
+use prost::Message;
+use tonic::Status;
+
+use super::Shared;
+use super::call::Call;
+use crate::registry::ServedBackend;
+use crate::wire::Token;
+
+/// The greatest answer, in bytes: gRPC clients refuse more than 4 MiB, and the transport adds to it.
+const LARGEST: usize = 3 << 20;
+/// How many volumes a backend is asked for at once.
+const CHUNK: usize = 1000;
+
+/// The volumes after `start`, in the order of their instances and keys: at most `max_entries`, and never more than an
+/// answer can hold.
+pub(super) async fn volumes(
+    shared: &Arc<Shared>,
+    call: Call,
+    max_entries: Option<usize>,
+    start: Option<Token>,
+) -> Result<csi::ListVolumesResponse, Status> {
+    let mut page = Page { entries: Vec::new(), size: 0, most: max_entries.unwrap_or(usize::MAX), last: None };
+    for backend in shared.plugin.backends() {
+        let instance = &backend.backend.instance;
+        let mut after = match &start {
+            Some(token) if *instance < token.instance => continue,
+            Some(token) if *instance == token.instance => Some(token.after.clone()),
+            _ => None,
+        };
+        loop {
+            // One more than there is room for tells whether there is another page.
+            let limit = (page.most - page.entries.len()).saturating_add(1).min(CHUNK);
+            let from = after.take();
+            let volumes = shared
+                .read(call.clone(), backend.clone(), None, move |_, backend, cx| {
+                    backend.backend.volumes.list(cx, from.as_ref(), limit)
+                })
+                .await?;
+            let more = volumes.len() == limit;
+            for volume in volumes {
+                let token = Token { instance: instance.clone(), after: volume.key.clone() };
+                let entry = Entry { volume: Some(shared.volume_to_wire(&backend, &volume)), status: None };
+                if !page.add(entry, token) {
+                    return Ok(page.full());
+                }
+                after = Some(volume.key);
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+    Ok(csi::ListVolumesResponse { entries: page.entries, next_token: String::new() })
+}
+
+struct Page {
+    entries: Vec<Entry>,
+    size: usize,
+    most: usize,
+    last: Option<Token>,
+}
+
+impl Page {
+    /// Adds an entry, or says that it belongs to the next page.
+    fn add(&mut self, entry: Entry, token: Token) -> bool {
+        let size = entry.encoded_len() + 8;
+        if self.entries.len() == self.most || self.size + size > LARGEST {
+            return false;
+        }
+        self.size += size;
+        self.entries.push(entry);
+        self.last = Some(token);
+        true
+    }
+
+    /// The page with the token of the next one.
+    fn full(self) -> csi::ListVolumesResponse {
+        let next_token = self.last.map(|token| token.to_string()).unwrap_or_default();
+        csi::ListVolumesResponse { entries: self.entries, next_token }
+    }
+}

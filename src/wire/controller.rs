@@ -1,0 +1,179 @@
+//! Requests to the controller service.
+
+use dunnage_csi_proto::csi::v1 as csi;
+use dunnage_driver_api::{
+    Access, BackendName, CapacityRange, CreateVolume, Error, Fingerprint, Parameters, Result, Secrets,
+    VolumeCapability,
+};
+
+use super::capability::{capabilities, capability};
+use super::limits::{self, VolumeHandle, missing, passing, volume_handle};
+use super::parameters::ClassParameters;
+use super::topology::Segment;
+
+/// A checked CreateVolume.
+#[derive(Debug, Clone)]
+pub struct Create {
+    /// The backend that is to have it, where the request names one.
+    pub backend: Option<BackendName>,
+    /// Where it must be accessible from.
+    pub accessibility: Option<csi::TopologyRequirement>,
+    /// What the driver is asked for.
+    pub request: CreateVolume,
+    /// For the driver alone.
+    pub secrets: Secrets,
+}
+
+/// A checked CreateVolumeRequest.
+///
+/// # Errors
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument), or
+/// [`OutOfRange`](dunnage_driver_api::ErrorKind::OutOfRange) for a range that holds no size.
+pub fn create_volume(wire: csi::CreateVolumeRequest) -> Result<Create> {
+    let name = limits::name("name", wire.name)?;
+    let mut wanted = capabilities(wire.volume_capabilities)?;
+    let class = ClassParameters::from_wire(wire.parameters)?;
+    if wire.volume_content_source.is_some() {
+        return Err(Error::invalid("volume_content_source is not supported: this plugin has no snapshots and clones"));
+    }
+    if !wire.mutable_parameters.is_empty() {
+        return Err(Error::invalid("mutable_parameters are not supported: this plugin does not have MODIFY_VOLUME"));
+    }
+    for capability in &mut wanted {
+        if let Access::Mount(mount) = &mut capability.access {
+            mount.fs_type = mount.fs_type.or(class.fs_type);
+        }
+    }
+    let capacity = range(wire.capacity_range)?.unwrap_or_default();
+    let fingerprint = fingerprint(&wanted, &class.driver);
+    Ok(Create {
+        backend: class.backend,
+        accessibility: wire.accessibility_requirements,
+        request: CreateVolume::new(name, capacity, wanted, class.driver, fingerprint),
+        secrets: limits::secrets(wire.secrets)?,
+    })
+}
+
+/// The digest of what makes a volume what it is: what it is accessed as, and its class parameters. Access modes and
+/// mount flags are not in it, since they bind each use and not the volume.
+fn fingerprint(wanted: &[VolumeCapability], parameters: &Parameters) -> Fingerprint {
+    let mut parts = parameters.pairs().iter().map(|(key, value)| (format!("parameter {key}"), value.clone())).collect();
+    access_parts(wanted, &mut parts);
+    Fingerprint::of(&parts)
+}
+
+fn access_parts(wanted: &[VolumeCapability], parts: &mut std::collections::BTreeMap<String, String>) {
+    for capability in wanted {
+        let access = match &capability.access {
+            Access::Block => "block".to_owned(),
+            Access::Mount(mount) => {
+                format!("mount {}", mount.fs_type.map(|fs_type| fs_type.to_string()).unwrap_or_default())
+            }
+        };
+        parts.insert(format!("access {access}"), String::new());
+    }
+}
+
+/// The range of a request: `None` where it has none.
+fn range(wire: Option<csi::CapacityRange>) -> Result<Option<CapacityRange>> {
+    wire.map(|wire| CapacityRange::new(wire.required_bytes, wire.limit_bytes)).transpose()
+}
+
+/// A checked ControllerExpandVolume.
+#[derive(Debug, Clone)]
+pub struct Expand {
+    /// The volume.
+    pub volume: VolumeHandle,
+    /// How large it must be and may be.
+    pub capacity: CapacityRange,
+    /// How it is used, where the request says so.
+    pub capability: Option<VolumeCapability>,
+    /// For the driver alone.
+    pub secrets: Secrets,
+}
+
+/// A checked ControllerExpandVolumeRequest.
+///
+/// # Errors
+/// As [`create_volume`]; a range without any size is [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument).
+pub fn expand_volume(wire: csi::ControllerExpandVolumeRequest) -> Result<Expand> {
+    let volume = volume_handle(wire.volume_id)?;
+    let capacity = range(wire.capacity_range)?.ok_or_else(|| missing("capacity_range"))?;
+    if capacity == CapacityRange::default() {
+        return Err(Error::invalid("capacity_range names no size: set required_bytes or limit_bytes"));
+    }
+    Ok(Expand {
+        volume,
+        capacity,
+        capability: wire.volume_capability.map(|one| capability(Some(one))).transpose()?,
+        secrets: limits::secrets(wire.secrets)?,
+    })
+}
+
+/// A checked ValidateVolumeCapabilities.
+#[derive(Debug, Clone)]
+pub struct Validate {
+    /// The volume.
+    pub volume: VolumeHandle,
+    /// What it is to be used as.
+    pub capabilities: Vec<VolumeCapability>,
+    /// Class parameters to compare, sorted.
+    pub parameters: ClassParameters,
+    /// The request as it came, to be confirmed as it came.
+    pub wire: csi::validate_volume_capabilities_response::Confirmed,
+    /// For the driver alone.
+    pub secrets: Secrets,
+}
+
+/// A checked ValidateVolumeCapabilitiesRequest.
+///
+/// # Errors
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is missing or malformed.
+pub fn validate(wire: csi::ValidateVolumeCapabilitiesRequest) -> Result<Validate> {
+    passing("volume_context", &wire.volume_context)?;
+    if !wire.mutable_parameters.is_empty() {
+        return Err(Error::invalid("mutable_parameters are not supported: this plugin does not have MODIFY_VOLUME"));
+    }
+    Ok(Validate {
+        volume: volume_handle(wire.volume_id)?,
+        capabilities: capabilities(wire.volume_capabilities.clone())?,
+        parameters: ClassParameters::from_wire(wire.parameters.clone())?,
+        wire: csi::validate_volume_capabilities_response::Confirmed {
+            volume_context: wire.volume_context,
+            volume_capabilities: wire.volume_capabilities,
+            parameters: wire.parameters,
+            mutable_parameters: wire.mutable_parameters,
+        },
+        secrets: limits::secrets(wire.secrets)?,
+    })
+}
+
+/// A checked GetCapacity.
+#[derive(Debug, Clone)]
+pub struct GetCapacity {
+    /// How volumes are to be used; empty where the request does not say.
+    pub capabilities: Vec<VolumeCapability>,
+    /// Class parameters, sorted.
+    pub parameters: ClassParameters,
+    /// From where they are to be accessible, where the request says so.
+    pub topology: Option<csi::Topology>,
+}
+
+impl GetCapacity {
+    /// Whether volumes that `segment` alone can use are asked for.
+    pub fn includes(&self, segment: &Segment) -> bool {
+        self.topology.as_ref().is_none_or(|topology| segment.is_in(topology))
+    }
+}
+
+/// A checked GetCapacityRequest.
+///
+/// # Errors
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is malformed.
+pub fn get_capacity(wire: csi::GetCapacityRequest) -> Result<GetCapacity> {
+    Ok(GetCapacity {
+        capabilities: wire.volume_capabilities.into_iter().map(|one| capability(Some(one))).collect::<Result<_>>()?,
+        parameters: ClassParameters::from_wire(wire.parameters)?,
+        topology: wire.accessible_topology,
+    })
+}
