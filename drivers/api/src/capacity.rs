@@ -22,6 +22,11 @@ impl Bytes {
         if bytes > Self::MAX.0 { Self::MAX } else { Self(bytes) }
     }
 
+    /// A sum that may be greater, cut to what CSI can say.
+    pub const fn cut(sum: u128) -> Self {
+        if sum > Self::MAX.0 as u128 { Self::MAX } else { Self(sum as u64) }
+    }
+
     /// The number.
     pub const fn get(self) -> u64 {
         self.0

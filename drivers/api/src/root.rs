@@ -1,1 +1,157 @@
-//! A store that is a folder.
+//! A store that is a folder: its marker, its records, its trash.
+//!
+//! ```text
+//! <root>/.dunnage/instance.json   the marker: whose root this is; locked while it is served
+//! <root>/.dunnage/volumes/<key>   a record for each volume
+//! <root>/.dunnage/trash/          what is removed and not yet gone
+//! <root>/...                      the volumes' data, as the driver lays it out
+//! ```
+//!
+//! A volume is made data first, record last, and removed data first (a rename into the trash), record last; each step
+//! is durable before the next. So at a power cut after any step there is
+//! - data without a record: the remains of a create that was cut off, still empty. The next create finishes it. Data
+//!   that is *not* empty and has no record is never such remains, and never removed: somebody lost a record;
+//! - a record without data: a delete that was cut off. The next delete finishes it; nothing else may use it;
+//! - both, or neither: the volume exists, or does not.
+
+mod folder;
+mod index;
+mod marker;
+mod reaper;
+mod records;
+mod trash;
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use folder::{Folder, Sizes};
+pub use records::{Record, Records, Reservation};
+pub use trash::Trash;
+
+use crate::driver::Init;
+use crate::error::{Error, Result};
+use crate::finding::Finding;
+use crate::id::{Generation, InstanceId};
+
+const META: &str = ".dunnage";
+const RECORDS: &str = "volumes";
+const TRASH: &str = "trash";
+
+/// Held by everything that changes the root, so that the next one to open it finds nobody at work.
+type Lock = Arc<File>;
+
+/// An opened root, proven to be ours by its marker and locked against everybody else.
+pub struct Root {
+    folder: Folder,
+    meta: Folder,
+    instance: InstanceId,
+    trash: Trash,
+    lock: Lock,
+}
+
+impl Root {
+    /// Makes the empty folder `path` a root of `driver`, durably; says so where it is one already. `lost+found` and
+    /// what a cut-off attempt left do not count.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition), and nothing is changed, where the folder is
+    /// missing, has anything in it that is not ours, or is a root of another driver or of a later release.
+    pub fn init(path: &Path, driver: &str) -> Result<Init> {
+        marker::init(path, driver)
+    }
+
+    /// Opens the root `path` of `driver` and begins to empty its trash.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) with the remedy where the folder is missing, has
+    /// no marker or another's, is on a read-only file system, or is served already.
+    pub fn open(path: &Path, driver: &str) -> Result<Self> {
+        let folder = marker::open_folder(path)?;
+        let instance = marker::find(&folder, driver)?.ok_or_else(|| {
+            Error::precondition(format!(
+                "root {} has no marker of ours: if its disk is not mounted, mount it; if it is new, run `dunnage init`",
+                path.display()
+            ))
+        })?;
+        let meta = folder.folder(META).map_err(folder.failed("open", META))?;
+        let lock = Arc::new(marker::lock(&meta)?);
+        let trash = meta.folder_or_make(TRASH, 0o700).map_err(meta.failed("open", TRASH))?;
+        let trash = Trash::new(trash, lock.clone())?;
+        Ok(Self { folder, meta, instance, trash, lock })
+    }
+
+    /// The records of its volumes, with the driver's own part `E`: once for each opened root.
+    ///
+    /// # Errors
+    /// Where their folder is missing (it was there when the marker was written) or cannot be opened.
+    pub fn records<E: Serialize + DeserializeOwned>(&self) -> Result<Records<E>> {
+        let folder = self.meta.folder(RECORDS).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::precondition(format!(
+                "{} is missing: the records of the volumes were removed; restore them from a backup",
+                self.meta.path().join(RECORDS).display()
+            )),
+            _ => self.meta.failed("open", RECORDS)(error),
+        })?;
+        Records::new(folder, self.lock.clone())
+    }
+
+    /// Which instance it is.
+    pub fn instance(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    /// The root itself, for the driver's data.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Where removed things go.
+    pub fn trash(&self) -> &Trash {
+        &self.trash
+    }
+
+    /// How large its file system is and what is free.
+    ///
+    /// # Errors
+    /// Where the file system does not answer.
+    pub fn sizes(&self) -> Result<Sizes> {
+        self.folder.sizes().map_err(self.folder.failed("read the sizes of", ""))
+    }
+
+    /// What `check` says of the root `path` of `driver`. Changes nothing, and may be called while it is served.
+    pub fn check(path: &Path, driver: &str) -> Vec<Finding> {
+        let folder = match marker::open_folder(path) {
+            Ok(folder) => folder,
+            Err(error) => return vec![Finding::error(error.report(), "create it, or mount its disk")],
+        };
+        let marked = match marker::find(&folder, driver) {
+            Ok(Some(instance)) => Finding::ok(format!("root {} is instance {instance}", path.display())),
+            Ok(None) => Finding::error(
+                format!("root {} has no marker", path.display()),
+                "if its disk is not mounted, mount it; if it is new, run `dunnage init`",
+            ),
+            Err(error) => Finding::error(error.report(), "correct `driver` or `root` in the configuration"),
+        };
+        let sizes = match folder.sizes() {
+            Ok(sizes) if sizes.read_only => Finding::error(
+                format!("root {} is on a read-only file system", path.display()),
+                "see the kernel log for the reason, then remount it read-write",
+            ),
+            Ok(sizes) => {
+                Finding::ok(format!("root {} has {} free of {}", path.display(), sizes.available, sizes.total))
+            }
+            Err(error) => Finding::error(format!("root {}: {error}", path.display()), "see the kernel log"),
+        };
+        vec![marked, sizes]
+    }
+}
+
+/// Text that no other process of ours has: 64 random bits.
+fn nonce() -> Result<String> {
+    Generation::random().map(|random| random.to_string())
+}

@@ -1,0 +1,166 @@
+//! Which records there are and how much they promise: rebuilt from the folder at every start, never written.
+//!
+//! It holds a key and a size for each volume and nothing else (about 100 bytes). It is filled in two steps, names
+//! first, by whoever needs it first; until then changes go into it all the same and win over what the folder said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::capacity::Bytes;
+use crate::error::Result;
+use crate::id::VolumeKey;
+
+/// The names and sizes of all records.
+#[derive(Default)]
+pub(super) struct Index {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// `None` where the size was not read yet, or the record cannot be read.
+    entries: BTreeMap<VolumeKey, Option<Bytes>>,
+    /// What was put or removed while the names were not there: the folder's word on these is old.
+    touched: BTreeSet<VolumeKey>,
+    promised: u128,
+    reserved: u128,
+    ready: Ready,
+    loading: bool,
+}
+
+/// How far it is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Ready {
+    #[default]
+    Nothing,
+    Names,
+    Sizes,
+}
+
+impl Index {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change below is whole before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers the state once it is filled as far as `wanted`. Whoever comes first fills it with `load`, which
+    /// calls `names`, `size` and `sizes_complete`; the others wait. After an error the next one tries again.
+    pub(super) fn ready(&self, wanted: Ready, load: impl Fn(Ready) -> Result<()>) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        while state.ready < wanted {
+            if state.loading {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.loading = true;
+            let from = state.ready;
+            drop(state);
+            let loading = Loading(self);
+            load(from)?;
+            drop(loading);
+            state = self.lock();
+        }
+        Ok(state)
+    }
+
+    /// Takes the names that the folder has.
+    pub(super) fn names(&self, names: Vec<VolumeKey>) {
+        let mut state = self.lock();
+        let touched = std::mem::take(&mut state.touched);
+        let mut entries: BTreeMap<_, _> =
+            names.into_iter().filter(|key| !touched.contains(key)).map(|key| (key, None)).collect();
+        entries.append(&mut state.entries);
+        state.entries = entries;
+        state.ready = Ready::Names;
+        self.changed.notify_all();
+    }
+
+    /// Takes the size that a file says, unless a change was faster.
+    pub(super) fn size(&self, key: &VolumeKey, size: Bytes) {
+        let state = &mut *self.lock();
+        if let Some(entry @ None) = state.entries.get_mut(key) {
+            *entry = Some(size);
+            state.promised += u128::from(size.get());
+        }
+    }
+
+    /// All sizes that can be read were said.
+    pub(super) fn sizes_complete(&self) {
+        self.lock().ready = Ready::Sizes;
+        self.changed.notify_all();
+    }
+
+    /// At most `limit` keys after `after` whose size was not read yet.
+    pub(super) fn without_size(&self, after: Option<&VolumeKey>, limit: usize) -> Vec<VolumeKey> {
+        self.lock().after(after).filter(|(_, size)| size.is_none()).map(|(key, _)| key.clone()).take(limit).collect()
+    }
+
+    /// A record was written.
+    pub(super) fn put(&self, key: &VolumeKey, size: Bytes) {
+        let mut state = self.lock();
+        state.promised += u128::from(size.get());
+        let old = state.entries.insert(key.clone(), Some(size));
+        state.forget(key, old);
+    }
+
+    /// A record was removed.
+    pub(super) fn remove(&self, key: &VolumeKey) {
+        let mut state = self.lock();
+        let old = state.entries.remove(key);
+        state.forget(key, old);
+    }
+
+    /// Adds to what is reserved.
+    pub(super) fn reserve(&self, bytes: Bytes, fits: impl FnOnce(Bytes) -> Result<()>) -> Result<()> {
+        let mut state = self.lock();
+        fits(Bytes::cut(state.reserved))?;
+        state.reserve(bytes);
+        Ok(())
+    }
+
+    /// Takes it away again.
+    pub(super) fn free(&self, bytes: Bytes) {
+        self.lock().reserved -= u128::from(bytes.get());
+    }
+
+    /// What is reserved and not yet promised by a record.
+    pub(super) fn reserved(&self) -> Bytes {
+        Bytes::cut(self.lock().reserved)
+    }
+}
+
+impl State {
+    /// Keys and sizes in order.
+    pub(super) fn after(&self, after: Option<&VolumeKey>) -> impl Iterator<Item = (&VolumeKey, &Option<Bytes>)> {
+        self.entries.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+    }
+
+    /// What all records and reservations promise together.
+    pub(super) fn promised(&self) -> Bytes {
+        Bytes::cut(self.promised + self.reserved)
+    }
+
+    /// Adds to what is reserved.
+    pub(super) fn reserve(&mut self, bytes: Bytes) {
+        self.reserved += u128::from(bytes.get());
+    }
+
+    fn forget(&mut self, key: &VolumeKey, old: Option<Option<Bytes>>) {
+        self.promised -= u128::from(old.flatten().map_or(0, Bytes::get));
+        if self.ready == Ready::Nothing {
+            self.touched.insert(key.clone());
+        }
+    }
+}
+
+/// Lets the others go on also when filling failed or panicked.
+struct Loading<'a>(&'a Index);
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.0.lock().loading = false;
+        self.0.changed.notify_all();
+    }
+}

@@ -1,0 +1,341 @@
+//! What is kept of each volume: one small JSON file, `<root>/.dunnage/volumes/<key>`.
+//!
+//! A record is written whole beside its place, made durable, renamed into place, and the folder made durable: at any
+//! moment of a power cut there is the old record, or the new one, or none. It is the commit point of a volume: what
+//! lies in the root without one is not a volume. A file of a cut-off write has a name that no key can have; the next
+//! start removes it. What a killed process renamed but did not sync is synced when the root is opened, before any
+//! answer can rest on it.
+
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+
+use super::folder::Folder;
+use super::index::{Index, Ready};
+use super::{Lock, nonce};
+use crate::capacity::Bytes;
+use crate::error::{Error, Result};
+use crate::id::VolumeKey;
+use crate::volume::Volume;
+
+const VERSION: u32 = 1;
+/// A record is the volume, of which the context is the largest part (4 KiB), and a driver's few fields.
+const LARGEST: u64 = 256 << 10;
+
+/// What is kept of a volume: what the host asked to keep, and the driver's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<E> {
+    /// The volume.
+    pub volume: Volume,
+    /// What the driver keeps beside it.
+    pub extra: E,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<V, E> {
+    version: u32,
+    volume: V,
+    extra: E,
+}
+
+/// The records of a root. `E` is the driver's own part: a struct that the next release still reads.
+///
+/// Calls for one key must not run at once (the host's locks see to it); calls for different keys may.
+pub struct Records<E> {
+    inner: Arc<Inner>,
+    extra: PhantomData<fn() -> E>,
+}
+
+struct Inner {
+    folder: Folder,
+    index: Index,
+    /// Tells this process's unfinished files from those of one that was killed.
+    temporary: String,
+    stop: AtomicBool,
+    _lock: Lock,
+}
+
+/// Room that is spoken for until this is dropped: hold it until the record is written.
+#[must_use]
+pub struct Reservation {
+    inner: Arc<Inner>,
+    bytes: Bytes,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.inner.index.free(self.bytes);
+    }
+}
+
+impl<E> Drop for Records<E> {
+    fn drop(&mut self) {
+        self.inner.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<E: Serialize + DeserializeOwned> Records<E> {
+    /// The records in `folder`; begins to fill the index in the background.
+    pub(super) fn new(folder: Folder, lock: Lock) -> Result<Self> {
+        folder.sync().map_err(folder.failed("sync", ""))?;
+        let inner = Arc::new(Inner {
+            folder,
+            index: Index::default(),
+            temporary: format!(".{}.", nonce()?),
+            stop: AtomicBool::new(false),
+            _lock: lock,
+        });
+        let filler = inner.clone();
+        std::thread::Builder::new()
+            .name("records".into())
+            .spawn(move || {
+                // Whoever needs the index tries again, and is told.
+                if let Err(error) = filler.index.ready(Ready::Sizes, |from| filler.load(from)).map(drop)
+                    && !filler.stop.load(Ordering::Relaxed)
+                {
+                    tracing::warn!(error = error.report(), "cannot read the records of the volumes yet");
+                }
+            })
+            .map_err(|error| Error::io("cannot start the thread that reads the records", error))?;
+        Ok(Self { inner, extra: PhantomData })
+    }
+
+    /// The record of this key; `None` where there is none. Never waits for the index.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is broken: it names the file. Only a missing file means that there is no volume.
+    pub fn get(&self, key: &VolumeKey) -> Result<Option<Record<E>>> {
+        self.inner.read::<Volume, E>(key, &mut Vec::new()).map(|stored| stored.map(Record::from))
+    }
+
+    /// Writes a record, over the one that is there; durable when it returns.
+    ///
+    /// # Errors
+    /// Where it cannot be written: the one that was there is there still, or the new one is.
+    pub fn put(&self, record: &Record<E>) -> Result<()> {
+        let (folder, key) = (&self.inner.folder, &record.volume.key);
+        let stored = Stored { version: VERSION, volume: &record.volume, extra: &record.extra };
+        let text = serde_json::to_vec(&stored)
+            .map_err(|error| Error::internal(format!("cannot write the record of {key} as JSON")).caused_by(error))?;
+        if text.len() as u64 > LARGEST {
+            return Err(Error::internal(format!(
+                "the record of {key} has {} bytes, at most {LARGEST} are kept",
+                text.len()
+            )));
+        }
+        let temporary = format!("{}{key}", self.inner.temporary);
+        let failed = |error| folder.failed("write the record", key.as_str())(error);
+        folder.write(&temporary, &text).map_err(failed)?;
+        folder.rename(&temporary, folder, key.as_str()).map_err(failed)?;
+        self.inner.index.put(key, record.volume.capacity);
+        folder.sync().map_err(failed)
+    }
+
+    /// Removes a record; durable when it returns. Succeeds where there is none.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub fn remove(&self, key: &VolumeKey) -> Result<()> {
+        let folder = &self.inner.folder;
+        let failed = |error| folder.failed("remove the record", key.as_str())(error);
+        match folder.unlink(key.as_str()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => self.inner.index.remove(key),
+        }
+        folder.sync().map_err(failed)
+    }
+
+    /// At most `limit` records in the order of their keys, beginning after `after`; fewer mean that there are no more.
+    /// A broken record is left out and logged: it must not hide the others. Waits until the names are known.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn page(&self, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Record<E>>> {
+        let inner = &self.inner;
+        let mut page = Vec::with_capacity(limit.min(1000));
+        let mut buffer = Vec::with_capacity(4096);
+        let mut last = after.cloned();
+        while page.len() < limit {
+            let state = inner.index.ready(Ready::Names, |from| inner.load(from))?;
+            let wanted = (limit - page.len()).min(1000);
+            let keys: Vec<_> = state.after(last.as_ref()).map(|(key, _)| key.clone()).take(wanted).collect();
+            drop(state);
+            for key in &keys {
+                match inner.read::<Volume, E>(key, &mut buffer) {
+                    Ok(stored) => page.extend(stored.map(Record::from)),
+                    Err(error) => tracing::warn!(key = key.as_str(), error = error.report(), "a volume is not listed"),
+                }
+            }
+            match keys.into_iter().next_back() {
+                Some(key) => last = Some(key),
+                None => break,
+            }
+        }
+        Ok(page)
+    }
+
+    /// The sum of the capacities of all volumes and of what is reserved. Waits until all records were read.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn promised(&self) -> Result<Bytes> {
+        Ok(self.inner.index.ready(Ready::Sizes, |from| self.inner.load(from))?.promised())
+    }
+
+    /// What is reserved for volumes that are being made or grown. Never waits for the index.
+    pub fn reserved(&self) -> Bytes {
+        self.inner.index.reserved()
+    }
+
+    /// Speaks for `bytes` if `fits` allows it, which is told what is promised and reserved already. No two
+    /// reservations are weighed at once, so that together they never promise what each alone may.
+    ///
+    /// # Errors
+    /// Those of `fits`, and of [`promised`](Self::promised).
+    pub fn reserve(&self, bytes: Bytes, fits: impl FnOnce(Bytes) -> Result<()>) -> Result<Reservation> {
+        let mut state = self.inner.index.ready(Ready::Sizes, |from| self.inner.load(from))?;
+        fits(state.promised())?;
+        state.reserve(bytes);
+        Ok(Reservation { inner: self.inner.clone(), bytes })
+    }
+
+    /// As [`reserve`](Self::reserve), for a store where volumes promise nothing: `fits` is told what is reserved
+    /// alone, and nothing waits for the index.
+    ///
+    /// # Errors
+    /// Those of `fits`.
+    pub fn reserve_unpromised(&self, bytes: Bytes, fits: impl FnOnce(Bytes) -> Result<()>) -> Result<Reservation> {
+        self.inner.index.reserve(bytes, fits)?;
+        Ok(Reservation { inner: self.inner.clone(), bytes })
+    }
+}
+
+impl<E> From<Stored<Volume, E>> for Record<E> {
+    fn from(stored: Stored<Volume, E>) -> Self {
+        Self { volume: stored.volume, extra: stored.extra }
+    }
+}
+
+/// The part of a volume that the index needs; reading it alone is twice as fast.
+#[derive(Deserialize)]
+struct Size {
+    key: VolumeKey,
+    capacity: Bytes,
+}
+
+/// Whose record it is.
+trait Keyed {
+    fn key(&self) -> &VolumeKey;
+}
+
+impl Keyed for Volume {
+    fn key(&self) -> &VolumeKey {
+        &self.key
+    }
+}
+
+impl Keyed for Size {
+    fn key(&self) -> &VolumeKey {
+        &self.key
+    }
+}
+
+impl Inner {
+    fn read<V, E>(&self, key: &VolumeKey, buffer: &mut Vec<u8>) -> Result<Option<Stored<V, E>>>
+    where
+        V: DeserializeOwned + Keyed,
+        E: DeserializeOwned,
+    {
+        match self.folder.read(key.as_str(), buffer, LARGEST) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(self.folder.failed("read the record", key.as_str()))?,
+        }
+        let place = || self.folder.path().join(key.as_str());
+        let stored: Stored<V, E> = serde_json::from_slice(buffer).map_err(|error| self.explain(key, buffer, error))?;
+        if stored.version != VERSION {
+            return Err(self.later(key, stored.version));
+        }
+        if stored.volume.key() != key {
+            return Err(Error::internal(format!(
+                "the record {} is that of another volume, {}: restore it from a backup",
+                place().display(),
+                stored.volume.key()
+            )));
+        }
+        Ok(Some(stored))
+    }
+
+    fn explain(&self, key: &VolumeKey, text: &[u8], error: serde_json::Error) -> Error {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        match serde_json::from_slice::<Version>(text) {
+            Ok(Version { version }) if version != VERSION => self.later(key, version),
+            _ => Error::internal(format!(
+                "the record {} is broken: restore it from a backup",
+                self.folder.path().join(key.as_str()).display()
+            ))
+            .caused_by(error),
+        }
+    }
+
+    fn later(&self, key: &VolumeKey, version: u32) -> Error {
+        Error::precondition(format!(
+            "the record {} has version {version}, this release knows {VERSION}: use the release that made it, or a \
+             later one",
+            self.folder.path().join(key.as_str()).display()
+        ))
+    }
+
+    /// Fills the index, as far as it is not.
+    fn load(&self, from: Ready) -> Result<()> {
+        if from == Ready::Nothing {
+            self.index.names(self.names()?);
+        }
+        let (mut last, mut buffer) = (None, Vec::with_capacity(4096));
+        loop {
+            let keys = self.index.without_size(last.as_ref(), 1000);
+            for key in &keys {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(Error::internal("stopped reading the records: the backend is being closed"));
+                }
+                match self.read::<Size, IgnoredAny>(key, &mut buffer) {
+                    Ok(Some(stored)) => self.index.size(key, stored.volume.capacity),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(key = key.as_str(), error = error.report(), "a volume's size is not counted");
+                    }
+                }
+            }
+            match keys.into_iter().next_back() {
+                Some(key) => last = Some(key),
+                None => break,
+            }
+        }
+        self.index.sizes_complete();
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<VolumeKey>> {
+        let failed = |error| self.folder.failed("list", "")(error);
+        let mut names = Vec::new();
+        for entry in self.folder.entries().map_err(failed)? {
+            let (name, _) = entry.map_err(failed)?;
+            match name.to_str().map(str::parse) {
+                Some(Ok(key)) => names.push(key),
+                Some(Err(_)) if name.to_string_lossy().starts_with(&self.temporary) => {}
+                _ if name.as_encoded_bytes().starts_with(b".") => {
+                    // Best effort: the next start tries again.
+                    let _ = self.folder.unlink(&name);
+                }
+                _ => tracing::warn!(?name, "a file among the records is not a record"),
+            }
+        }
+        Ok(names)
+    }
+}
