@@ -1,1 +1,102 @@
 //! The process: everything that a configuration asks for, started, watched and ended.
+//!
+//! Each backend is opened by a task of its own, which tries again for as long as it fails and then watches it. Each
+//! plugin has another, which waits for its backends and then serves its socket. So a backend that does not open, or
+//! dies later, is reported, and the others run.
+
+mod backend;
+mod gauges;
+mod plugin;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunnage_driver_api::Result;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, Mode};
+use crate::mount::{Engine, EngineOptions};
+use crate::operations::{Operations, Running};
+use crate::server::StateLock;
+use crate::service::Environment;
+use crate::telemetry::{Endpoint, Metrics};
+use backend::Slot;
+pub use status::Status;
+
+/// A running host. It ends by [`stop`](Host::stop); dropping it cuts off what runs.
+pub struct Host {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    operations: Operations,
+    drain: Duration,
+    status: Arc<Status>,
+    _lock: StateLock,
+}
+
+impl Host {
+    /// Starts what the configuration asks for: returns once everything is on its way, not yet open.
+    ///
+    /// # Errors
+    /// Where the state folder is another host's, this kernel is too old for the mount engine, or the address of the
+    /// telemetry is taken. A backend or a socket that does not come up is no error: it is tried again.
+    pub async fn start(config: Config, metrics: Metrics) -> Result<Self> {
+        let lock = StateLock::take(&config.state)?;
+        let engine = match config.mode {
+            Mode::Controller => None,
+            Mode::All | Mode::Node => Some(Arc::new(Engine::open(&config.state, EngineOptions::default())?)),
+        };
+        let operations = Operations::default();
+        let environment = Environment {
+            node: config.node.clone(),
+            mode: config.mode,
+            operations: operations.clone(),
+            engine,
+            state: config.state.clone(),
+        };
+        let slots: Vec<_> = config.backends.iter().map(|one| Slot::new(one.clone(), &config.node)).collect();
+        let status = Arc::new(Status::new(&slots, &config.plugins));
+        gauges::register(&metrics, &operations, &slots);
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        if let Some(address) = config.telemetry {
+            tasks.spawn(Endpoint::bind(address, metrics.clone(), status.clone()).await?.serve());
+        }
+        for slot in &slots {
+            tasks.spawn(backend::keep_open(slot.clone(), config.node.clone(), metrics.clone()));
+        }
+        for (index, plugin) in config.plugins.iter().enumerate() {
+            let slots = plugin.backends.iter().filter_map(|index| slots.get(*index).cloned()).collect();
+            let serving = plugin::Serving {
+                name: plugin.csi_name.clone(),
+                socket: plugin.socket.clone(),
+                slots,
+                environment: environment.clone(),
+                metrics: metrics.clone(),
+                status: status.clone(),
+                index,
+                stopping: stopping.clone(),
+                drain: config.drain,
+            };
+            tasks.spawn(serving.run());
+        }
+        Ok(Self { stop, tasks, operations, drain: config.drain, status, _lock: lock })
+    }
+
+    /// What is up and what is not.
+    pub fn status(&self) -> Arc<Status> {
+        self.status.clone()
+    }
+
+    /// Stops: accepts nothing new, gives what runs the configured time to end, and leaves every mount alone. Answers
+    /// what was still running then.
+    pub async fn stop(mut self) -> Vec<Running> {
+        self.stop.send_replace(true);
+        let running = self.operations.drain(self.drain).await;
+        // The sockets are gone already; what waits for a client is not waited for.
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+        running
+    }
+}

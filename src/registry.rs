@@ -5,6 +5,6 @@ mod offers;
 mod plugin;
 mod volumes;
 
-pub use backend::{Ephemeral, ServedBackend};
+pub use backend::ServedBackend;
 pub use offers::Offers;
 pub use plugin::Plugin;

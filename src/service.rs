@@ -8,8 +8,11 @@ mod capabilities;
 mod controller;
 mod ephemeral;
 mod identity;
+mod list;
 mod node;
+mod storage_health;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1::controller_server::ControllerServer;
@@ -17,13 +20,15 @@ use dunnage_csi_proto::csi::v1::group_controller_server::{GroupController, Group
 use dunnage_csi_proto::csi::v1::identity_server::IdentityServer;
 use dunnage_csi_proto::csi::v1::node_server::NodeServer;
 use dunnage_csi_proto::csi::v1::snapshot_metadata_server::{SnapshotMetadata, SnapshotMetadataServer};
-use dunnage_driver_api::{Commands, NodeName};
-use tonic::service::Routes;
+use dunnage_csi_proto::csi::v1::{self as csi};
+use dunnage_driver_api::{Error, NodeName, Reach, Result, Volume};
+use tonic::service::RoutesBuilder;
 
+use crate::config::Mode;
 use crate::mount::Engine;
 use crate::operations::Operations;
-use crate::registry::Plugin;
-use crate::wire::Segment;
+use crate::registry::{Plugin, ServedBackend};
+use crate::wire::{self, Segment};
 use ephemeral::EphemeralMarks;
 
 /// The services of one plugin, with all that a request needs on its way.
@@ -37,40 +42,71 @@ struct Shared {
     operations: Operations,
     engine: Option<Arc<Engine>>,
     ephemeral: EphemeralMarks,
-    commands: Arc<dyn Commands>,
+    /// The folder of the plugin's socket.
+    folder: PathBuf,
 }
+
+/// The full names of the services, for those who ask a socket what it has.
+pub const NAMES: [&str; 5] =
+    ["csi.v1.Identity", "csi.v1.Controller", "csi.v1.Node", "csi.v1.GroupController", "csi.v1.SnapshotMetadata"];
 
 /// What the services of all plugins of a process share.
 #[derive(Clone)]
 pub struct Environment {
     /// The node this process runs on.
     pub node: NodeName,
+    /// Which half of CSI it serves.
+    pub mode: Mode,
     /// The table of running operations.
     pub operations: Operations,
     /// The mount engine, where this process serves the node half.
     pub engine: Option<Arc<Engine>>,
     /// The folder of the process's state.
-    pub state: std::path::PathBuf,
-    /// Runs programs.
+    pub state: PathBuf,
     pub commands: Arc<dyn Commands>,
 }
 
 impl Services {
-    /// The services of a plugin.
-    pub fn new(plugin: Arc<Plugin>, environment: &Environment) -> Self {
-        let Environment { node, operations, engine, state, commands } = environment.clone();
+    /// The services of a plugin whose socket lies in `folder`, absolute.
+    pub fn new(plugin: Arc<Plugin>, folder: PathBuf, environment: &Environment) -> Self {
+        let Environment { node, operations, engine, state, .. } = environment.clone();
         let segment = Segment::of(&node);
         let ephemeral = EphemeralMarks::new(&state);
-        Self(Arc::new(Shared { plugin, node, segment, operations, engine, ephemeral, commands }))
+        Self(Arc::new(Shared { plugin, node, segment, operations, engine, ephemeral, folder }))
     }
 
     /// All five services, as routes of a gRPC server.
-    pub fn routes(&self) -> Routes {
-        Routes::new(IdentityServer::new(self.clone()))
+    pub fn routes(&self) -> RoutesBuilder {
+        let mut routes = RoutesBuilder::default();
+        routes
+            .add_service(IdentityServer::new(self.clone()))
             .add_service(ControllerServer::new(self.clone()))
             .add_service(NodeServer::new(self.clone()))
             .add_service(GroupControllerServer::new(self.clone()))
-            .add_service(SnapshotMetadataServer::new(self.clone()))
+            .add_service(SnapshotMetadataServer::new(self.clone()));
+        routes
+    }
+}
+
+impl Shared {
+    /// The mount engine.
+    ///
+    /// # Errors
+    /// Where this process serves the controller half alone; such a plugin offers no RPC that asks for it.
+    fn engine(&self) -> Result<&Engine> {
+        self.engine.as_deref().ok_or_else(|| Error::internal("this process does not serve the node half"))
+    }
+
+    /// Whether a volume of this backend can be made where the request wants it.
+    fn reaches(&self, backend: &ServedBackend, requirement: Option<&csi::TopologyRequirement>) -> Result<()> {
+        match backend.backend.reach {
+            Reach::Node => self.segment.meets(requirement),
+            Reach::Everywhere => Ok(()),
+        }
+    }
+
+    fn volume_to_wire(&self, backend: &ServedBackend, volume: &Volume) -> csi::Volume {
+        wire::volume_to_wire(volume, &backend.backend.instance, backend.backend.reach, &self.segment)
     }
 }
 

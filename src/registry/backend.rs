@@ -1,22 +1,14 @@
 //! An opened backend with the threads its calls run on.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use dunnage_driver_api::{
-    Access, Backend, BackendName, Bytes, Error, Node, Reach, Result, Staging, VolumeCapability, VolumeKey,
+    Access, Backend, BackendName, Commands, Error, ErrorKind, Node, Parameters, Reach, Result, Staging, Volume,
+    VolumeCapability, VolumeId, VolumeKey,
 };
 
+use crate::config::Ephemeral;
 use crate::operations::{Key, Workers};
-
-/// What ephemeral inline volumes a backend may be asked for. A pod's author writes their attributes, so that nothing
-/// is allowed that is not named here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ephemeral {
-    /// The class parameters that a pod may set.
-    pub parameters: BTreeSet<String>,
-    /// The greatest size of one volume, and the size of one that names none.
-    pub max_size: Bytes,
-}
 
 /// An opened backend with the threads its calls run on.
 pub struct ServedBackend {
@@ -28,12 +20,23 @@ pub struct ServedBackend {
     pub workers: Workers,
     /// Whether, and within what bounds, pods may have volumes made for them.
     pub ephemeral: Option<Ephemeral>,
+    /// Runs programs for it.
+    pub commands: Arc<dyn Commands>,
 }
 
 impl ServedBackend {
     /// What the table of operations knows a volume of this backend by.
     pub fn key(&self, volume: &VolumeKey) -> Key {
         Key::volume(self.backend.instance.clone(), volume.clone())
+    }
+
+    /// The id of one of its volumes.
+    pub fn id(&self, volume: &Volume) -> VolumeId {
+        VolumeId {
+            instance: self.backend.instance.clone(),
+            key: volume.key.clone(),
+            generation: volume.generation.clone(),
+        }
     }
 
     /// The node half, and whether it wants staging.
@@ -43,7 +46,7 @@ impl ServedBackend {
     pub fn node(&self) -> Result<(&dyn Node, Staging)> {
         self.backend.node.as_ref().map(|(node, staging)| (node.as_ref(), *staging)).ok_or_else(|| {
             Error::new(
-                dunnage_driver_api::ErrorKind::Unsupported,
+                ErrorKind::Unsupported,
                 format!("backend {} brings no volume to a node", self.name),
             )
         })
@@ -75,5 +78,24 @@ impl ServedBackend {
             ));
         }
         Ok(())
+    }
+
+    /// As [`supports`](Self::supports), for a node that is asked to use a volume so.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](ErrorKind::FailedPrecondition), the code of CSI for a capability that exceeds a volume's.
+    pub fn supports_on_node(&self, capability: &VolumeCapability) -> Result<()> {
+        self.supports(capability).map_err(|error| {
+            Error::precondition("the volume cannot be used as this capability says").caused_by(error)
+        })
+    }
+
+    /// Whether volumes of these parameters, to be used so, can be made here at all.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) with what would be possible.
+    pub fn fits(&self, capabilities: &[VolumeCapability], parameters: &Parameters) -> Result<()> {
+        capabilities.iter().try_for_each(|capability| self.supports(capability))?;
+        self.backend.parameters.check(parameters)
     }
 }

@@ -59,23 +59,30 @@ impl Plugin {
     /// The backend whose instance a volume lives in.
     ///
     /// # Errors
+    /// As [`backend_with`](Self::backend_with).
+    pub fn backend_of(&self, volume: &VolumeId) -> Result<Arc<ServedBackend>> {
+        self.backend_with(&volume.instance).map_err(|error| error.with("volume", volume))
+    }
+
+    /// The backend of an instance.
+    ///
+    /// # Errors
     /// [`FailedPrecondition`](dunnage_driver_api::ErrorKind::FailedPrecondition) that says where the volume lives and
     /// what is served here: only the instance itself may say that a volume does not exist.
-    pub fn backend_of(&self, volume: &VolumeId) -> Result<Arc<ServedBackend>> {
+    pub fn backend_with(&self, instance: &InstanceId) -> Result<Arc<ServedBackend>> {
         let open = self.open();
-        if let Some(backend) = open.get(&volume.instance) {
+        if let Some(backend) = open.get(instance) {
             return Ok(backend.clone());
         }
         let here: Vec<_> = open.values().map(|one| format!("{} ({})", one.name, one.backend.instance)).collect();
         Err(Error::precondition(format!(
             "the volume lives in instance {}, which {} does not serve on node {}: here are {}. Call the node that has \
              the store, or bring the store back",
-            volume.instance,
+            instance,
             self.name,
             self.node,
             here.join(", ")
-        ))
-        .with("volume", volume))
+        )))
     }
 
     /// The backend that a request without an id names, or the only one.

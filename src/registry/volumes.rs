@@ -1,7 +1,7 @@
 //! The rules over a driver's volumes that are the same for every driver.
 
 use dunnage_driver_api::{
-    CapacityRange, Context, CreateVolume, Error, ErrorKind, Expanded, Result, Volume, VolumeId,
+    Capacity, CapacityRange, Context, CreateVolume, Error, ErrorKind, Expanded, Parameters, Result, Volume, VolumeId,
 };
 
 use super::backend::ServedBackend;
@@ -26,10 +26,7 @@ impl ServedBackend {
     /// [`ErrorKind::AlreadyExists`] where the name is taken by a volume that this request would not have made.
     pub fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
         let create = self.backend.create.as_ref().ok_or_else(|| unsupported("makes no volumes"))?;
-        for capability in &request.capabilities {
-            self.supports(capability)?;
-        }
-        self.backend.parameters.check(&request.parameters)?;
+        self.fits(&request.capabilities, &request.parameters)?;
         match self.backend.volumes.find(cx, &request.key)? {
             Some(existing) => same(existing, request),
             None => create.create(cx, request),
@@ -61,6 +58,14 @@ impl ServedBackend {
             }
         }
         create.delete(cx, &volume)
+    }
+
+    /// What room there is for volumes of these parameters.
+    ///
+    /// # Errors
+    /// Where the store could not be read.
+    pub fn room(&self, cx: &Context, parameters: &Parameters) -> Result<Capacity> {
+        self.backend.room.as_ref().ok_or_else(|| unsupported("does not tell its capacity"))?.capacity(cx, parameters)
     }
 
     /// Grows the volume.

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{Context, Error, Result, Secrets, VolumeKey};
 use tonic::{Request, Response, Status};
@@ -15,13 +15,13 @@ use crate::status;
 /// The answer of an RPC.
 pub(super) type Answer<T> = std::result::Result<Response<T>, Status>;
 
-/// How long statistics, health and capacity are waited for, whatever the client says: a dead store must not hold
-/// the one who asks about it.
-const READ: Duration = Duration::from_secs(2);
+/// How long statistics and health are waited for, whatever the client says.
+const QUICK: Duration = Duration::from_secs(2);
 /// How long the work of one call may take before what it waits for is given up.
 const WORK: Duration = Duration::from_secs(30 * 60);
 
 /// One call of an RPC on a backend.
+#[derive(Clone)]
 pub(super) struct Call {
     rpc: &'static str,
     deadline: Deadline,
@@ -33,6 +33,12 @@ impl Call {
     pub(super) fn of<T>(rpc: &'static str, request: &Request<T>) -> Self {
         let timeout = request.metadata().get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
         Self { rpc, deadline: Deadline::after(timeout), secrets: Secrets::default() }
+    }
+
+    /// The same call, answered within 2 seconds: whoever asks how a volume is must not be held by a store that is dead.
+    pub(super) fn quick(mut self) -> Self {
+        self.deadline = self.deadline.at_most(QUICK);
+        self
     }
 
     /// The same call with the secrets of its request.
@@ -58,8 +64,9 @@ fn timeout(text: &str) -> Option<Duration> {
 }
 
 impl Shared {
-    fn context(&self, call: &Call, within: Duration) -> Context {
-        Context::new(within, self.commands.clone()).with_secrets(call.secrets.clone())
+    fn context(backend: &ServedBackend, call: &Call, deadline: Instant) -> Context {
+        let within = deadline.saturating_duration_since(Instant::now());
+        Context::new(within, backend.commands.clone()).with_secrets(call.secrets.clone())
     }
 
     /// Runs what changes a volume: as an operation that holds the volume's key until it has ended, on the backend's
@@ -73,7 +80,7 @@ impl Shared {
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         let key: Key = backend.key(volume);
-        let (shared, cx, volume) = (self.clone(), self.context(&call, WORK), volume.clone());
+        let (shared, cx, volume) = (self.clone(), Self::context(&backend, &call, Instant::now() + WORK), volume.clone());
         let operation = async move {
             let served = backend.clone();
             backend.workers.run(Some(volume), move || work(&shared, &served, &cx)).await?.map_err(Failure::from)
@@ -84,7 +91,7 @@ impl Shared {
             .map_err(|failure| status::of_failure(&failure))
     }
 
-    /// Runs what only reads: on the backend's threads, without the table, for a short time.
+    /// Runs what only reads: on the backend's threads, without the table.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         call: Call,
@@ -92,7 +99,7 @@ impl Shared {
         volume: Option<&VolumeKey>,
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
-        let (shared, cx, volume) = (self.clone(), self.context(&call, READ), volume.cloned());
+        let (shared, cx, volume) = (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned());
         let reading = async move {
             let served = backend.clone();
             backend.workers.run(volume, move || work(&shared, &served, &cx)).await?.map_err(Failure::from)

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::controller_server::Controller;
-use dunnage_driver_api::{Bytes, Capacity, Volume};
+use dunnage_driver_api::{Bytes, Capacity, Context, Reach};
 use tonic::{Request, Response, Status};
 
 use super::call::{Answer, Call, refused};
 use super::{Services, Shared, capabilities, list};
 use crate::registry::ServedBackend;
-use crate::wire::{self, VolumeHandle};
 use crate::status;
+use crate::wire::{self, VolumeHandle};
 
 #[tonic::async_trait]
 impl Controller for Services {
@@ -21,7 +21,7 @@ impl Controller for Services {
         let wire::Create { backend, accessibility, request, secrets } =
             wire::create_volume(request.into_inner()).map_err(refused)?;
         let backend = shared.plugin.backend_named(backend.as_ref()).map_err(refused)?;
-        shared.reaches(&backend, accessibility.as_ref())?;
+        shared.reaches(&backend, accessibility.as_ref()).map_err(refused)?;
         let (key, fields) = (request.key.clone(), (request.fingerprint.clone(), request.capacity));
         let served = backend.clone();
         let volume = shared
@@ -76,10 +76,11 @@ impl Controller for Services {
 
     async fn list_volumes(&self, request: Request<csi::ListVolumesRequest>) -> Answer<csi::ListVolumesResponse> {
         let shared = self.offering(self.0.plugin.offers.controller, "ListVolumes")?;
+        let call = Call::of("ListVolumes", &request);
         let request = request.into_inner();
         let page = wire::page(request.max_entries, &request.starting_token).map_err(refused)?;
         let start = page.start.map_err(|token| status::bad_token(&token))?;
-        list::volumes(shared, page.max_entries, start).await.map(Response::new)
+        list::volumes(shared, call, page.max_entries, start).await.map(Response::new)
     }
 
     async fn controller_get_volume(
@@ -155,16 +156,20 @@ async fn capacity(
         Some(name) => vec![shared.plugin.backend_named(Some(name)).map_err(refused)?],
         None => shared.plugin.backends(),
     };
+    let several = backends.len() > 1;
     let mut largest = Capacity::default();
     for backend in backends {
-        if shared.reaches_topology(&backend, &request) {
-            let request = request.clone();
-            let capacity = shared
-                .read(call.clone(), backend, None, move |_, backend, cx| backend.room(cx, &request.capabilities, &request.parameters.driver))
-                .await?;
-            if capacity.available > largest.available {
-                largest = capacity;
-            }
+        let elsewhere = backend.backend.reach == Reach::Node && !request.includes(&shared.segment);
+        let fits = backend.fits(&request.capabilities, &request.parameters.driver);
+        if elsewhere || (several && fits.is_err()) {
+            continue;
+        }
+        fits.map_err(refused)?;
+        let parameters = request.parameters.driver.clone();
+        let room = move |_: &Shared, backend: &ServedBackend, cx: &Context| backend.room(cx, &parameters);
+        let capacity = shared.read(call.clone(), backend, None, room).await?;
+        if capacity.available >= largest.available {
+            largest = capacity;
         }
     }
     Ok(largest)
@@ -174,11 +179,5 @@ impl Services {
     /// The shared parts, where the plugin offers the RPC.
     pub(super) fn offering(&self, offered: bool, rpc: &str) -> std::result::Result<&Arc<Shared>, Status> {
         if offered { Ok(&self.0) } else { Err(status::unimplemented(rpc)) }
-    }
-}
-
-impl Shared {
-    pub(super) fn volume_to_wire(&self, backend: &ServedBackend, volume: &Volume) -> csi::Volume {
-        wire::volume_to_wire(volume, &backend.backend.instance, backend.backend.reach, &self.segment)
     }
 }

@@ -1,15 +1,12 @@
 //! The Node service.
 
-use std::sync::Arc;
-
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::node_server::Node;
-use dunnage_driver_api::{Result, Staging};
+use dunnage_driver_api::{Error, Staging};
 use tonic::{Request, Response};
 
 use super::call::{Answer, Call, refused};
-use super::{Services, Shared, capabilities, ephemeral, storage_health};
-use crate::registry::ServedBackend;
+use super::{Services, capabilities, ephemeral, storage_health};
 use crate::wire::{self, Publish, VolumeHandle};
 
 #[tonic::async_trait]
@@ -69,7 +66,7 @@ impl Node for Services {
             }
         };
         if shared.plugin.offers.stage && request.staging_path.is_none() {
-            return Err(refused(dunnage_driver_api::Error::precondition(
+            return Err(refused(Error::precondition(
                 "staging_target_path is missing: this plugin has STAGE_UNSTAGE_VOLUME, so stage the volume first",
             )));
         }

@@ -56,8 +56,11 @@ fn within(field: &str, map: &HashMap<String, String>, limit: usize) -> Result<()
     Err(Error::invalid(format!("{field} has {size} bytes in its keys and values: at most {limit} are allowed")))
 }
 
-/// The secrets of a request.
-pub(super) fn secrets(map: HashMap<String, String>) -> Result<Secrets> {
+/// The secrets of a request, at most 64 KiB.
+///
+/// # Errors
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) where they are larger.
+pub fn secrets(map: HashMap<String, String>) -> Result<Secrets> {
     passing("secrets", &map)?;
     Ok(map.into_iter().collect())
 }

@@ -1,0 +1,154 @@
+//! One configured backend: opened as soon as it can be, then watched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunnage_driver_api::{Context, NodeName, Opening, System};
+use tokio::sync::watch;
+
+use crate::config::BackendConfig;
+use crate::operations::{Deadline, Workers, WorkersOptions};
+use crate::registry::ServedBackend;
+use crate::telemetry::{Measured, Metrics};
+
+/// How soon a backend that did not open is tried again; twice as long each time.
+const SOON: Duration = Duration::from_secs(1);
+/// How long it is left alone at the most.
+const LATE: Duration = Duration::from_secs(60);
+/// How often a backend that is open is asked whether it still answers.
+const WATCH: Duration = Duration::from_secs(30);
+/// How long it may take for that.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How a configured backend is.
+#[derive(Clone)]
+pub(super) enum State {
+    /// Its store is on other nodes.
+    Elsewhere,
+    /// It is not open; why, and what the admin can do.
+    Closed(String),
+    /// It is open; what is wrong with it now, where something is.
+    Open(Arc<ServedBackend>, Option<String>),
+}
+
+/// A configured backend and how it is.
+#[derive(Clone)]
+pub(super) struct Slot {
+    pub(super) config: BackendConfig,
+    state: watch::Sender<State>,
+}
+
+impl Slot {
+    pub(super) fn new(config: BackendConfig, node: &NodeName) -> Self {
+        let state = if config.is_on(node) { State::Closed("it is being opened".into()) } else { State::Elsewhere };
+        Self { config, state: watch::Sender::new(state) }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// The backend, where it is open.
+    pub(super) fn open(&self) -> Option<Arc<ServedBackend>> {
+        match self.state() {
+            State::Open(backend, _) => Some(backend),
+            State::Elsewhere | State::Closed(_) => None,
+        }
+    }
+
+    /// Waits until the backend is open; for ever where it is elsewhere.
+    pub(super) async fn opened(&self) -> Arc<ServedBackend> {
+        let mut states = self.state.subscribe();
+        loop {
+            if let Some(backend) = self.open() {
+                return backend;
+            }
+            // The sender is in `self`: it cannot be gone.
+            let _ = states.changed().await;
+        }
+    }
+
+    /// Says what is wrong with the open backend, once for each thing.
+    pub(super) fn report(&self, adverse: Option<String>) {
+        self.state.send_if_modified(|state| {
+            let State::Open(backend, known) = state else { return false };
+            if *known == adverse {
+                return false;
+            }
+            match &adverse {
+                Some(message) => tracing::error!(backend = %backend.name, error = message, "backend is not healthy"),
+                None => tracing::info!(backend = %backend.name, "backend is healthy again"),
+            }
+            *known = adverse;
+            true
+        });
+    }
+
+    fn closed(&self, message: String) {
+        self.state.send_if_modified(|state| {
+            if matches!(state, State::Closed(known) if *known == message) {
+                return false;
+            }
+            tracing::error!(backend = %self.config.name, error = message, "backend is not served; it is tried again");
+            *state = State::Closed(message);
+            true
+        });
+    }
+}
+
+/// Opens the backend, again and again until it opens, then asks it for ever whether it still answers.
+pub(super) async fn keep_open(slot: Slot, node: NodeName, metrics: Metrics) {
+    if matches!(slot.state(), State::Elsewhere) {
+        return;
+    }
+    let commands = Arc::new(Measured::new(System, metrics, slot.config.name.as_str()));
+    let opening = Opening::new(slot.config.name.clone(), node, commands);
+    let mut pause = SOON;
+    let backend = loop {
+        match open(&slot.config, &opening).await {
+            Ok(backend) => break Arc::new(backend),
+            Err(failure) => slot.closed(failure.report()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = LATE.min(pause * 2);
+    };
+    tracing::info!(backend = %backend.name, instance = %backend.backend.instance, "backend is open");
+    slot.state.send_replace(State::Open(backend.clone(), None));
+    loop {
+        tokio::time::sleep(WATCH).await;
+        slot.report(watch_once(&backend).await);
+    }
+}
+
+async fn open(config: &BackendConfig, opening: &Opening) -> Result<ServedBackend, crate::operations::Failure> {
+    let options = WorkersOptions {
+        threads: config.workers.threads.get().into(),
+        total: config.workers.total.get().into(),
+        ..WorkersOptions::default()
+    };
+    let workers = Workers::new(config.name.clone(), options);
+    let (configured, init, inside) = (config.configured.clone(), config.init, opening.clone());
+    let backend = workers
+        .run(None, move || {
+            if init {
+                configured.init(&inside)?;
+            }
+            configured.open(&inside)
+        })
+        .await?;
+    Ok(ServedBackend {
+        name: config.name.clone(),
+        backend,
+        workers,
+        ephemeral: config.ephemeral.clone(),
+        commands: opening.commands.clone(),
+    })
+}
+
+/// What is wrong with an open backend, as reading its store shows it.
+async fn watch_once(backend: &Arc<ServedBackend>) -> Option<String> {
+    let served = backend.clone();
+    let cx = Context::new(ANSWER, backend.commands.clone());
+    let reading = backend.workers.run(None, move || served.backend.volumes.list(&cx, None, 1).map(drop));
+    Deadline::after(Some(ANSWER)).bound("the watch", reading).await.err().map(|failure| failure.report())
+}

@@ -1,0 +1,33 @@
+//! What the host adds to the metrics, read at each scrape from memory.
+
+use super::backend::Slot;
+use crate::operations::Operations;
+use crate::telemetry::{Metrics, Sample};
+
+pub(super) fn register(metrics: &Metrics, operations: &Operations, slots: &[Slot]) {
+    let table = operations.clone();
+    metrics.gauge("operations_running", "Operations that are running.", move || {
+        vec![Sample::new(table.count().running as f64)]
+    });
+    let table = operations.clone();
+    metrics.counter("operations_joined", "Calls that waited for the same call before them.", move || {
+        vec![Sample::new(table.count().joined as f64)]
+    });
+    let table = operations.clone();
+    metrics.counter("operations_busy", "Calls that were told that another one holds the volume.", move || {
+        vec![Sample::new(table.count().busy as f64)]
+    });
+    let slots = slots.to_vec();
+    metrics.gauge("backend_threads", "Threads of a backend: at work or idle, stuck, and calls that wait.", move || {
+        let of = |slot: &Slot| {
+            let Some(backend) = slot.open() else { return Vec::new() };
+            let count = backend.workers.count();
+            [("live", count.live), ("stuck", count.stuck), ("queued", count.queued)]
+                .map(|(state, number)| {
+                    Sample::new(number as f64).with("backend", backend.name.as_str()).with("state", state)
+                })
+                .into()
+        };
+        slots.iter().flat_map(of).collect()
+    });
+}
