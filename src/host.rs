@@ -21,7 +21,7 @@ use crate::mount::{Engine, EngineOptions};
 use crate::operations::{Operations, Running};
 use crate::server::StateLock;
 use crate::service::Environment;
-use crate::telemetry::{Endpoint, Metrics};
+use crate::telemetry::{Endpoint, Telemetry};
 use backend::Slot;
 pub use status::Status;
 
@@ -41,7 +41,7 @@ impl Host {
     /// # Errors
     /// Where the state folder is another host's, this kernel is too old for the mount engine, or the address of the
     /// telemetry is taken. A backend or a socket that does not come up is no error: it is tried again.
-    pub async fn start(config: Config, metrics: Metrics) -> Result<Self> {
+    pub async fn start(config: Config, telemetry: Telemetry) -> Result<Self> {
         let lock = StateLock::take(&config.state)?;
         let engine = match config.mode {
             Mode::Controller => None,
@@ -57,14 +57,16 @@ impl Host {
         };
         let slots: Vec<_> = config.backends.iter().map(|one| Slot::new(one.clone(), &config.node)).collect();
         let status = Arc::new(Status::new(&slots, &config.plugins));
-        gauges::register(&metrics, &operations, &slots);
+        gauges::register(telemetry.metrics(), &operations, &slots);
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         if let Some(address) = config.telemetry {
-            tasks.spawn(Endpoint::bind(address, metrics.clone(), status.clone()).await?.serve());
+            tasks.spawn(Endpoint::bind(address, telemetry.metrics().clone(), status.clone()).await?.serve());
         }
+        let repeats = telemetry.clone();
+        tasks.spawn(async move { repeats.log_repeats().await });
         for slot in &slots {
-            tasks.spawn(backend::keep_open(slot.clone(), config.node.clone(), metrics.clone()));
+            tasks.spawn(backend::keep_open(slot.clone(), config.node.clone(), telemetry.metrics().clone()));
         }
         for (index, plugin) in config.plugins.iter().enumerate() {
             let slots = plugin.backends.iter().filter_map(|index| slots.get(*index).cloned()).collect();
@@ -73,7 +75,7 @@ impl Host {
                 socket: plugin.socket.clone(),
                 slots,
                 environment: environment.clone(),
-                metrics: metrics.clone(),
+                telemetry: telemetry.clone(),
                 status: status.clone(),
                 index,
                 stopping: stopping.clone(),

@@ -15,7 +15,7 @@ use crate::config::CsiName;
 use crate::registry::Plugin;
 use crate::server::{self, Socket, introspection};
 use crate::service::{self, Environment, Services};
-use crate::telemetry::{Metrics, Observe};
+use crate::telemetry::Telemetry;
 
 /// How long a shared plugin waits for the last of its backends, once one of them is open: what it advertises is fixed
 /// when it is served.
@@ -29,7 +29,7 @@ pub(super) struct Serving {
     pub(super) socket: PathBuf,
     pub(super) slots: Vec<Slot>,
     pub(super) environment: Environment,
-    pub(super) metrics: Metrics,
+    pub(super) telemetry: Telemetry,
     pub(super) status: Arc<Status>,
     /// Its place in the status.
     pub(super) index: usize,
@@ -71,9 +71,8 @@ impl Serving {
         let services = Services::new(plugin.clone(), folder, &self.environment);
         let mut routes = services.routes();
         let _health = introspection::add(&mut routes, &[FILE_DESCRIPTOR_SET], &service::NAMES).await?;
-        let observed = ServiceBuilder::new()
-            .layer(Observe::new(self.name.as_str(), self.metrics.clone()))
-            .service(routes.routes().prepare());
+        let observed =
+            ServiceBuilder::new().layer(self.telemetry.layer(self.name.as_str())).service(routes.routes().prepare());
         let socket = Socket::bind(&self.socket)?;
         tracing::info!(plugin = %self.name, socket = %self.socket.display(), offers = %plugin.offers, "plugin is served");
         self.status.up(self.index);

@@ -11,6 +11,7 @@ use super::Shared;
 use crate::operations::{Deadline, Failure, Key, Request as Operation};
 use crate::registry::ServedBackend;
 use crate::status;
+use crate::telemetry::{self, Field};
 
 /// The answer of an RPC.
 pub(super) type Answer<T> = std::result::Result<Response<T>, Status>;
@@ -79,6 +80,7 @@ impl Shared {
         fields: &impl Hash,
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
+        telemetry::record(Field::Backend, backend.name.as_str());
         let key: Key = backend.key(volume);
         let (shared, cx, volume) = (self.clone(), Self::context(&backend, &call, Instant::now() + WORK), volume.clone());
         let operation = async move {
@@ -99,6 +101,7 @@ impl Shared {
         volume: Option<&VolumeKey>,
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
+        telemetry::record(Field::Backend, backend.name.as_str());
         let (shared, cx, volume) = (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned());
         let reading = async move {
             let served = backend.clone();
