@@ -5,12 +5,7 @@
 
 pub mod cli;
 pub mod config;
-pub mod host;
 pub mod mount;
 pub mod operations;
-pub mod registry;
 pub mod server;
-pub mod service;
-pub mod status;
 pub mod telemetry;
-pub mod wire;

@@ -63,7 +63,6 @@ pub struct Environment {
     pub engine: Option<Arc<Engine>>,
     /// The folder of the process's state.
     pub state: PathBuf,
-    pub commands: Arc<dyn Commands>,
 }
 
 impl Services {

@@ -52,7 +52,7 @@ impl Status {
 }
 
 impl Health for Status {
-    fn waiting(&self) -> Vec<String> {
+    fn waits_for(&self) -> Vec<String> {
         self.plugins().iter().filter(|one| one.here && !one.up).map(|one| one.line.clone()).collect()
     }
 

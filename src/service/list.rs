@@ -9,7 +9,6 @@ use tonic::Status;
 
 use super::Shared;
 use super::call::Call;
-use crate::registry::ServedBackend;
 use crate::wire::Token;
 
 /// The greatest answer, in bytes: gRPC clients refuse more than 4 MiB, and the transport adds to it.
