@@ -2,13 +2,16 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// A number of bytes, at most what CSI can say (2^63 - 1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(try_from = "u64", into = "u64")]
+mod text;
+
+/// A number of bytes, at most what CSI can say (2^63 - 1). Written by programs as a number, by people also as a whole
+/// number with a unit: `512MiB`, `10Gi`, `1 TB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
+#[serde(into = "u64")]
 pub struct Bytes(u64);
 
 impl Bytes {

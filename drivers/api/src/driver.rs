@@ -10,13 +10,14 @@ use crate::controller::{Create, Expand, Room, Volumes};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::id::InstanceId;
+use crate::key::{KeyError, read_keys};
 use crate::name::{BackendName, NodeName};
 use crate::node::{Node, Staging};
 use crate::parameters::ParameterType;
 
 /// A kind of storage. The type is the backend's configuration: its fields are the keys of the YAML, their doc comments
 /// the documentation, and it should `deny_unknown_fields`. The host owns the keys `name`, `driver`, `csi_name`,
-/// `nodes`, `workers` and `ephemeral` of every backend; they never reach the driver.
+/// `nodes`, `workers`, `ephemeral` and `init` of every backend; they never reach the driver.
 pub trait Driver: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The name in `driver:`.
     const NAME: &'static str;
@@ -185,8 +186,8 @@ pub struct DriverEntry {
     pub name: &'static str,
     /// Programs it runs.
     pub tools: &'static [Tool],
-    /// Reads a backend's own keys; the error names the field.
-    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn Configured>, serde_json::Error>,
+    /// Reads a backend's own keys.
+    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn Configured>, KeyError>,
     /// The JSON Schema of those keys.
     pub schema: fn() -> Schema,
 }
@@ -197,7 +198,7 @@ impl DriverEntry {
         Self {
             name: D::NAME,
             tools: D::TOOLS,
-            configure: |value| D::deserialize(value).map(|driver| Arc::new(driver) as Arc<dyn Configured>),
+            configure: |value| read_keys::<D>(value).map(|driver| Arc::new(driver) as Arc<dyn Configured>),
             schema: || schemars::schema_for!(D),
         }
     }

@@ -18,6 +18,7 @@ mod driver;
 mod error;
 mod finding;
 mod id;
+mod key;
 mod name;
 mod node;
 mod parameters;
@@ -35,6 +36,7 @@ pub use driver::{Backend, Configured, Driver, DriverEntry, Init, Opening, Reach}
 pub use error::{Error, ErrorKind, Result};
 pub use finding::{Finding, Severity};
 pub use id::{Fingerprint, ForeignId, Generation, InstanceId, VolumeId, VolumeKey};
+pub use key::{KeyError, read_keys};
 pub use name::{BackendName, NodeName};
 pub use node::{DeviceSource, DirectorySource, Identity, Node, ReleaseRecord, Source, SourceRequest, Staging};
 pub use parameters::{NoParameters, ParameterType, Parameters};
