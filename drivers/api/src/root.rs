@@ -155,3 +155,6 @@ impl Root {
 fn nonce() -> Result<String> {
     Generation::random().map(|random| random.to_string())
 }
+
+#[cfg(test)]
+mod tests;

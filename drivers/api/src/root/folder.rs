@@ -240,3 +240,6 @@ fn one(name: &OsStr) -> io::Result<&OsStr> {
     }
     Ok(name)
 }
+
+#[cfg(test)]
+mod tests;

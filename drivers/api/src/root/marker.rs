@@ -8,8 +8,10 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{META, RECORDS, TRASH, folder::Folder};
@@ -21,6 +23,9 @@ const NAME: &str = "instance.json";
 const TEMPORARY: &str = "instance.json.";
 const VERSION: u32 = 1;
 const LARGEST: u64 = 4096;
+/// A lock that was just given up is held for a moment by a program that is being started (between fork and exec) and by
+/// a thread that is ending.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 #[derive(Serialize, Deserialize)]
 struct Marker {
@@ -105,14 +110,20 @@ pub(super) fn lock(meta: &Folder) -> Result<File> {
         ),
         _ => meta.failed("open", NAME)(error),
     })?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::precondition(format!(
-            "{} is served already, by another process or another backend of this one: one root is one backend's",
-            meta.path().display()
-        ))
-        .retry(true)),
-        Err(error) => Err(meta.failed("lock", NAME)(error.into())),
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() < patience => std::thread::sleep(PATIENCE / 20),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::precondition(format!(
+                    "{} is served already, by another process or another backend of this one: one root is one backend's",
+                    meta.path().display()
+                ))
+                .retry(true));
+            }
+            Err(error) => return Err(meta.failed("lock", NAME)(error.into())),
+        }
     }
 }
 

@@ -339,3 +339,6 @@ impl Inner {
         Ok(names)
     }
 }
+
+#[cfg(test)]
+mod tests;

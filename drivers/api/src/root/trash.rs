@@ -66,7 +66,7 @@ impl Trash {
         let reaped = shared.clone();
         std::thread::Builder::new()
             .name("trash".into())
-            .spawn(move || run(reaped, end))
+            .spawn(move || run(end, reaped))
             .map_err(|error| Error::io("cannot start the thread that empties the trash", error))?;
         Ok(Self { shared, ended: Mutex::new(ended) })
     }
@@ -108,8 +108,9 @@ impl Drop for Trash {
     }
 }
 
-/// Empties the trash whenever there is work, until the backend ends. Dropping `_end` tells that it did.
-fn run(shared: Arc<Shared>, _end: Sender<Infallible>) {
+/// Empties the trash whenever there is work, until the backend ends. Dropping `_end`, after the lock in `shared`, tells
+/// that it did.
+fn run(_end: Sender<Infallible>, shared: Arc<Shared>) {
     let reaper = Reaper::new(&shared.folder, &shared.names, &shared.stop);
     while !shared.stop.load(Ordering::Relaxed) {
         *shared.work.lock().unwrap_or_else(PoisonError::into_inner) = false;
@@ -124,3 +125,6 @@ fn run(shared: Arc<Shared>, _end: Sender<Infallible>) {
         drop(shared.bell.wait_timeout_while(work, again, idle));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+
+use rustix::fs::FileType;
+use tempfile::TempDir;
+
+use super::*;
+use crate::capacity::CapacityRange;
+use crate::error::ErrorKind;
+use crate::id::Fingerprint;
+use crate::parameters::Parameters;
+use crate::root::Root;
+use crate::volume::CreateVolume;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Extra {
+    project: u32,
+}
+
+fn record(name: &str, size: u64) -> Record<Extra> {
+    let request = CreateVolume::new(
+        name,
+        CapacityRange::default(),
+        Vec::new(),
+        Parameters::default(),
+        Fingerprint::of(&BTreeMap::new()),
+    );
+    Record { volume: request.volume(Bytes::new(size)).unwrap(), extra: Extra { project: 7 } }
+}
+
+fn key(name: &str) -> VolumeKey {
+    VolumeKey::of_name(name)
+}
+
+/// A root whose records are written as an earlier process would have left them.
+fn root(names: &[&str]) -> (TempDir, Root, PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    Root::init(temp.path(), "dir").unwrap();
+    let path = temp.path().join(".dunnage/volumes");
+    names.iter().for_each(|name| store(&path, &record(name, 10)));
+    let root = Root::open(temp.path(), "dir").unwrap();
+    (temp, root, path)
+}
+
+fn store(path: &Path, record: &Record<Extra>) {
+    let stored = Stored { version: VERSION, volume: &record.volume, extra: &record.extra };
+    fs::write(path.join(record.volume.key.as_str()), serde_json::to_vec(&stored).unwrap()).unwrap();
+}
+
+fn names(page: &[Record<Extra>]) -> Vec<&str> {
+    page.iter().map(|record| record.volume.name.as_str()).collect()
+}
+
+#[test]
+fn what_was_put_is_got_back_and_is_gone_after_it_was_removed() {
+    let (_temp, root, _) = root(&[]);
+    let records = root.records::<Extra>().unwrap();
+    let mut one = record("a/../b", 5);
+    assert_eq!(records.get(&one.volume.key).unwrap(), None);
+    records.put(&one).unwrap();
+    assert_eq!(records.get(&one.volume.key).unwrap(), Some(one.clone()));
+    one.volume.capacity = Bytes::new(8);
+    records.put(&one).unwrap();
+    assert_eq!(records.page(None, 10).unwrap(), [one.clone()]);
+    assert_eq!(records.promised().unwrap(), Bytes::new(8));
+    records.remove(&one.volume.key).unwrap();
+    records.remove(&one.volume.key).unwrap();
+    assert_eq!(records.get(&one.volume.key).unwrap(), None);
+    assert_eq!(records.page(None, 10).unwrap(), []);
+    assert_eq!(records.promised().unwrap(), Bytes::ZERO);
+}
+
+#[test]
+fn the_form_on_disk_is_frozen() {
+    let (_temp, root, path) = root(&[]);
+    let mut one = record("pvc-1", 1 << 30);
+    one.volume.generation = "aaaqeaye".parse().unwrap();
+    one.volume.created = 1_700_000_000;
+    root.records::<Extra>().unwrap().put(&one).unwrap();
+    assert_eq!(
+        fs::read_to_string(path.join("pvc-1")).unwrap(),
+        "{\"version\":1,\"volume\":{\"key\":\"pvc-1\",\"name\":\"pvc-1\",\"generation\":\"aaaqeaye\",\
+         \"capacity\":1073741824,\"fingerprint\":\"4oymiquy7qobjgx36tejs35zeq\",\"created\":1700000000},\
+         \"extra\":{\"project\":7}}"
+    );
+}
+
+#[test]
+fn a_broken_record_is_an_error_that_names_it_and_hides_no_other() {
+    let (_temp, root, path) = root(&["a", "b", "c", "d", "e", "f"]);
+    let text = fs::read_to_string(path.join("b")).unwrap();
+    fs::write(path.join("b"), &text[..text.len() / 2]).unwrap();
+    fs::write(path.join("c"), "").unwrap();
+    fs::write(path.join("d"), text.replace("\"version\":1", "\"version\":2")).unwrap();
+    fs::write(path.join("e"), &text).unwrap();
+    let records = root.records::<Extra>().unwrap();
+    for (name, words) in [("b", "is broken"), ("c", "is broken"), ("d", "version 2"), ("e", "of another volume, b")] {
+        let error = records.get(&key(name)).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.to_string().contains(&format!(".dunnage/volumes/{name}")), "{error}");
+    }
+    assert_eq!(names(&records.page(None, 2).unwrap()), ["a", "f"]);
+    assert_eq!(records.promised().unwrap(), Bytes::new(20), "only what can be read is counted");
+}
+
+#[test]
+fn what_is_no_file_is_not_taken_for_a_missing_volume() {
+    let (_temp, root, path) = root(&[]);
+    std::os::unix::fs::symlink("/nowhere", path.join("link")).unwrap();
+    fs::create_dir(path.join("folder")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, path.join("pipe"), FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let records = root.records::<Extra>().unwrap();
+    for name in ["link", "folder", "pipe"] {
+        assert!(records.get(&key(name)).is_err(), "{name}");
+    }
+}
+#[test]
+fn the_remains_of_a_write_that_was_cut_off_are_no_record_and_go_away() {
+    let (_temp, root, path) = root(&["a"]);
+    fs::write(path.join(".mzxw6ytboi.b"), "{\"vers").unwrap();
+    let records = root.records::<Extra>().unwrap();
+    assert_eq!(names(&records.page(None, 10).unwrap()), ["a"]);
+    assert!(!path.join(".mzxw6ytboi.b").exists());
+    records.put(&record("b", 1)).unwrap();
+    assert_eq!(names(&records.page(None, 10).unwrap()), ["a", "b"]);
+}
+
+#[test]
+fn a_write_that_fails_leaves_the_old_record_and_nothing_else() {
+    let (_temp, root, path) = root(&["a"]);
+    let records = root.records::<Extra>().unwrap();
+    let mut large = record("a", 99);
+    large.volume.name = "x".repeat(LARGEST as usize);
+    assert!(records.put(&large).is_err());
+    assert_eq!(records.get(&key("a")).unwrap().unwrap().volume.capacity, Bytes::new(10));
+    assert_eq!(fs::read_dir(path).unwrap().count(), 1);
+}
+
+#[test]
+fn pages_follow_the_keys_and_end_short() {
+    let (_temp, root, _) = root(&["c", "a", "e", "b", "d"]);
+    let records = root.records::<Extra>().unwrap();
+    assert_eq!(names(&records.page(None, 2).unwrap()), ["a", "b"]);
+    assert_eq!(names(&records.page(Some(&key("b")), 2).unwrap()), ["c", "d"]);
+    assert_eq!(names(&records.page(Some(&key("d")), 2).unwrap()), ["e"]);
+    assert_eq!(names(&records.page(Some(&key("e")), 2).unwrap()), [""; 0]);
+    records.remove(&key("b")).unwrap();
+    assert_eq!(names(&records.page(Some(&key("b")), 9).unwrap()), ["c", "d", "e"], "a removed key is a place still");
+}
+
+#[test]
+fn reservations_and_volumes_together_never_pass_the_limit() {
+    let (_temp, root, _) = root(&["old"]);
+    let records = root.records::<Extra>().unwrap();
+    let limit = Bytes::new(10 + 30);
+    let fits = |taken: Bytes| match taken.plus(Bytes::new(4)) <= limit {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::ResourceExhausted, "full")),
+    };
+    let made = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (records, made, fits) = (&records, &made, &fits);
+            scope.spawn(move || {
+                for number in 0..10 {
+                    if let Ok(_held) = records.reserve(Bytes::new(4), fits) {
+                        made.fetch_add(1, Ordering::Relaxed);
+                        records.put(&record(&format!("{thread}-{number}"), 4)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    // While one is put and still reserved it counts twice, so less than all may fit at the time.
+    assert!((1..=7).contains(&made.into_inner()));
+    while let Ok(_held) = records.reserve(Bytes::new(4), fits) {
+        records.put(&record(&format!("more-{}", records.promised().unwrap()), 4)).unwrap();
+    }
+    assert_eq!(records.promised().unwrap(), Bytes::new(38));
+    assert_eq!(records.reserved(), Bytes::ZERO);
+}
+
+#[test]
+fn the_index_agrees_with_the_folder_whatever_changes_while_it_is_filled() {
+    let old: Vec<_> = (0..400).map(|number| format!("old-{number:03}")).collect();
+    for _ in 0..5 {
+        let (_temp, root, path) = root(&old.iter().map(String::as_str).collect::<Vec<_>>());
+        let records = root.records::<Extra>().unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let records = &records;
+                scope.spawn(move || {
+                    for number in (thread..400).step_by(8) {
+                        match number % 4 {
+                            0 => records.remove(&key(&format!("old-{number:03}"))).unwrap(),
+                            1 => records.put(&record(&format!("old-{number:03}"), 100)).unwrap(),
+                            2 => records.put(&record(&format!("new-{number:03}"), 1000)).unwrap(),
+                            _ => drop(records.page(None, 50).unwrap()),
+                        }
+                    }
+                });
+            }
+        });
+        let listed: Vec<_> = records.page(None, 1000).unwrap();
+        assert_eq!(listed.len(), fs::read_dir(path).unwrap().count());
+        let sum: u64 = listed.iter().map(|record| record.volume.capacity.get()).sum();
+        assert_eq!(records.promised().unwrap(), Bytes::new(sum));
+        assert_eq!(sum, 200 * 10 + 100 * 100 + 100 * 1000);
+    }
+}
+
+#[test]
+fn twenty_thousand_are_listed_once_each_while_others_come_and_go() {
+    let (_temp, root, path) = root(&[]);
+    (0..20_000).for_each(|number| store(&path, &record(&format!("v-{number:05}"), 1)));
+    let records = root.records::<Extra>().unwrap();
+    let (mut seen, mut after, mut round) = (Vec::new(), None, 0);
+    loop {
+        let page = records.page(after.as_ref(), 700).unwrap();
+        seen.extend(page.iter().map(|record| record.volume.name.clone()));
+        // One comes before and one behind the place of the list, and its own place goes away.
+        records.put(&record(&format!("a-{round:05}"), 1)).unwrap();
+        records.put(&record(&format!("z-{round:05}"), 1)).unwrap();
+        if page.len() < 700 {
+            break;
+        }
+        after = page.last().map(|record| record.volume.key.clone());
+        records.remove(after.as_ref().unwrap()).unwrap();
+        round += 1;
+    }
+    let old: Vec<_> = seen.iter().filter(|name| name.starts_with("v-")).cloned().collect();
+    assert_eq!(old, (0..20_000).map(|number| format!("v-{number:05}")).collect::<Vec<_>>());
+    assert!(seen.is_sorted() && !seen.iter().any(|name| name.starts_with("a-")));
+}
