@@ -57,7 +57,11 @@ fn main() -> Result<ExitCode> {
         }
         Task::PublicApi { bless } => {
             let session = Session::start()?;
-            if bless { public_api::bless(&session.root)? } else { public_api::check(&session.root)? }
+            if bless {
+                public_api::bless(&session.root)?
+            } else {
+                public_api::check(&session.root)?
+            }
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,10 +1,10 @@
 //! The steps of `cargo xtask test`, in their order.
 
+mod cargo_test;
 mod deny;
 mod go;
 mod packages;
 mod rust;
-mod tests;
 
 use anyhow::Result;
 
@@ -32,6 +32,6 @@ pub(crate) const STEPS: &[Step] = &[
         about: "compare the public API of drivers/api with its listing",
         run: |session| public_api::check(&session.root).map(|()| Outcome::passed()),
     },
-    Step { name: "test", about: "run every test, as root", run: tests::run },
+    Step { name: "test", about: "run every test, as root", run: cargo_test::run },
     Step { name: "size", about: "build the release and print its size", run: rust::size },
 ];

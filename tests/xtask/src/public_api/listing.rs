@@ -19,7 +19,8 @@ pub(super) fn of(source: &Path) -> Result<String> {
     for module in modules {
         let items = surface::of(module.items, &public);
         if !items.is_empty() {
-            let file = syn::File { shebang: None, attrs: Vec::new(), items };
+            let mut file = syn::parse_file("")?;
+            file.items = items;
             text.push_str(&format!("\n// {}\n{}", module.path, prettyplease::unparse(&file)));
         }
     }
@@ -78,7 +79,9 @@ mod tests {
         fs::write(folder.path().join("lib.rs"), lib).unwrap();
         fs::write(folder.path().join("a.rs"), a).unwrap();
         let listing = of(folder.path()).unwrap();
-        for there in ["pub use a::T;", "pub x: u8", "pub fn get(&self) -> u8 {}", "impl Drop for T {}", "fn must(&self);"] {
+        for there in
+            ["pub use a::T;", "pub x: u8", "pub fn get(&self) -> u8 {}", "impl Drop for T {}", "fn must(&self);"]
+        {
             assert!(listing.contains(there), "{there} is not in {listing}");
         }
         for absent in ["hidden", "secret", "own", "Inner", "Doc", "no()", "7"] {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use syn::punctuated::Punctuated;
 use syn::{
-    Attribute, Block, Field, Fields, FieldsNamed, ImplItem, Item, ItemImpl, ItemTrait, Path, TraitItem, Type, Visibility,
-    parse_quote,
+    Attribute, Block, Field, Fields, FieldsNamed, ImplItem, Item, ItemImpl, ItemTrait, Path, TraitItem, Type,
+    Visibility, parse_quote,
 };
 
 /// Names of the public types and traits.
@@ -128,14 +128,8 @@ fn hide_private(fields: &mut Fields) {
                 std::mem::take(named).into_iter().filter(|field| is_public(&field.vis)).collect();
             shown.iter_mut().for_each(|field| keep_telling(&mut field.attrs));
             if shown.len() < all {
-                shown.push(Field {
-                    attrs: Vec::new(),
-                    vis: Visibility::Inherited,
-                    mutability: syn::FieldMutability::None,
-                    ident: Some(parse_quote!(_private)),
-                    colon_token: Some(Default::default()),
-                    ty: parse_quote!(_),
-                });
+                let private: FieldsNamed = parse_quote!({ _private: _ });
+                shown.extend(private.named);
             }
             *named = shown;
         }

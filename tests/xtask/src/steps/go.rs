@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::session::Session;
+use crate::steps::cargo_test::csi_sanity;
 use crate::steps::packages::apt_install;
-use crate::steps::tests::csi_sanity;
 use crate::summary::Outcome;
 
 /// Brought in where the machine has no Go, or one older than tests/go/go.mod asks for.
