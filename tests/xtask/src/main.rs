@@ -1,3 +1,80 @@
-//! Installs what the tests need and runs them.
+//! The project's test command: `cargo xtask test` installs what the tests need and runs everything.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A command-line program: the terminal is its output.
 
-fn main() {}
+mod command;
+mod privilege;
+mod public_api;
+mod session;
+mod steps;
+mod summary;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use session::Session;
+use steps::STEPS;
+
+/// Installs what the tests need and runs them.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs every step, or those named, and ends with a summary
+    Test {
+        /// Runs this step alone; may be repeated
+        #[arg(long, value_name = "STEP", value_parser = step_names())]
+        only: Vec<String>,
+    },
+    /// Lists the steps of `test`
+    List,
+    /// Compares the public API of drivers/api with its checked-in listing
+    PublicApi {
+        /// Writes the listing anew instead
+        #[arg(long)]
+        bless: bool,
+    },
+}
+
+fn step_names() -> clap::builder::PossibleValuesParser {
+    STEPS.iter().map(|step| step.name).collect::<Vec<_>>().into()
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().task {
+        Task::Test { only } => test(&only),
+        Task::List => {
+            for step in STEPS {
+                println!("{:12} {}", step.name, step.about);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::PublicApi { bless } => {
+            let session = Session::start()?;
+            if bless {
+                public_api::bless(&session.root)?
+            } else {
+                public_api::check(&session.root)?
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Every step runs, whatever became of those before it, so that one run tells all there is to mend.
+fn test(only: &[String]) -> Result<ExitCode> {
+    let mut session = Session::start()?;
+    let mut summary = summary::Summary::default();
+    for step in STEPS.iter().filter(|step| only.is_empty() || only.iter().any(|name| name == step.name)) {
+        println!("\n== {}: {}", step.name, step.about);
+        summary.add(step.name, || (step.run)(&mut session));
+    }
+    print!("\n{summary}");
+    Ok(if summary.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

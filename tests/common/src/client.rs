@@ -1,0 +1,23 @@
+//! A client of a socket.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+/// Connects to a socket, as orchestrators do: with `localhost` as the authority.
+///
+/// # Errors
+/// Nobody accepts there.
+pub async fn connect(socket: &Path) -> Result<Channel> {
+    let path = socket.to_owned();
+    let connector = service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://localhost");
+    endpoint.connect_with_connector(connector).await.with_context(|| format!("cannot connect to {}", socket.display()))
+}

@@ -1,0 +1,77 @@
+//! Mounts and loop devices that lie beneath a folder.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::mount::{UnmountFlags, unmount};
+
+/// The mount points beneath `folder`, or `folder` itself, as `/proc/self/mountinfo` lists them: oldest first.
+///
+/// # Errors
+/// The list cannot be read.
+pub fn mounts_beneath(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mounts = fs::read("/proc/self/mountinfo")?;
+    let point = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescape);
+    Ok(mounts.split(|byte| *byte == b'\n').filter_map(point).filter(|point| point.starts_with(folder)).collect())
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+/// Unmounts all beneath `folder`, the newest first. What is busy is detached; what hangs is forced.
+pub(crate) fn unmount_beneath(folder: &Path) {
+    for point in mounts_beneath(folder).unwrap_or_default().iter().rev() {
+        if unmount(point, UnmountFlags::NOFOLLOW).is_err() {
+            // Nothing better is left to try where this fails too: the folder then stays, and is seen.
+            let _ = unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// Detaches the loop devices whose file lies beneath `folder`.
+pub(crate) fn detach_beneath(folder: &Path) {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    for device in devices.filter(|device| device.file_name().to_string_lossy().starts_with("loop")) {
+        let Ok(file) = fs::read(device.path().join("loop/backing_file")) else { continue };
+        if unescape(file.trim_ascii_end()).starts_with(folder) {
+            let node = Path::new("/dev").join(device.file_name());
+            let _ = Command::new("/sbin/losetup").arg("-d").arg(node).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_with_escaped_characters_are_read() {
+        assert_eq!(unescape(br"/a\040b\134c"), Path::new("/a b\\c"));
+        assert_eq!(unescape(br"/a\"), Path::new("/a\\"));
+    }
+
+    #[test]
+    fn the_root_is_a_mount() {
+        assert!(mounts_beneath(Path::new("/")).unwrap().contains(&"/".into()));
+    }
+}

@@ -1,0 +1,52 @@
+//! What a test cannot do without.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Something that a machine may lack.
+#[derive(Debug, Clone)]
+pub enum Need {
+    /// To be uid 0 with the rights of the machine's root.
+    Root,
+    /// A program in `PATH`, or in one of the folders of the system's own programs.
+    Program(&'static str),
+    /// A file that somebody must have made before, and the command that makes it.
+    File(PathBuf, &'static str),
+}
+
+impl Need {
+    /// Why it is not met; nothing where it is.
+    fn lack(&self) -> Option<String> {
+        match self {
+            Self::Root if rustix::process::geteuid().is_root() => None,
+            Self::Root => Some("it needs root".into()),
+            Self::Program(program) if in_path(program) => None,
+            Self::Program(program) => Some(format!("there is no program {program}")),
+            Self::File(path, _) if path.exists() => None,
+            Self::File(path, remedy) => Some(format!("there is no {}; {remedy} makes it", path.display())),
+        }
+    }
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).any(|folder| folder.join(Path::new(program)).is_file())
+}
+
+/// Whether `test` can run here. Where it cannot, it is named on the standard error with the reason, and should pass;
+/// with `DUNNAGE_REQUIRE_ALL=1` in the environment it should fail, which the error tells.
+///
+/// # Errors
+/// Something is lacking, and everything is required.
+pub fn can_run(test: &str, needs: &[Need]) -> anyhow::Result<bool> {
+    let lacks: Vec<_> = needs.iter().filter_map(Need::lack).collect();
+    if lacks.is_empty() {
+        return Ok(true);
+    }
+    let text = format!("{test} could not run: {}", lacks.join(", "));
+    anyhow::ensure!(std::env::var_os("DUNNAGE_REQUIRE_ALL").is_none_or(|value| value != "1"), text);
+    // Not by `eprintln`, which the test harness keeps to itself where a test passes.
+    writeln!(std::io::stderr().lock(), "SKIPPED: {text}")?;
+    Ok(false)
+}

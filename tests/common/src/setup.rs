@@ -1,0 +1,100 @@
+//! A configuration for the program, and what it says must be there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{Host, Scratch};
+
+/// The domain of a CSI name that the configuration does not give.
+const DOMAIN: &str = "csi.dunnage.dev";
+
+/// The backends and plugins of a test, each root an own folder beneath the scratch folder.
+#[derive(Debug)]
+pub struct Setup {
+    scratch: Scratch,
+    backends: Vec<(String, String)>,
+    plugins: Vec<(String, Vec<String>)>,
+}
+
+impl Setup {
+    /// Without a backend yet.
+    ///
+    /// # Errors
+    /// Those of [`Scratch::new`].
+    pub fn new() -> Result<Self> {
+        Ok(Self { scratch: Scratch::new()?, backends: Vec::new(), plugins: Vec::new() })
+    }
+
+    /// Adds a backend with an empty root. `rest` are more of its fields, as YAML, one a line.
+    ///
+    /// # Errors
+    /// The root cannot be made.
+    pub fn backend(mut self, name: &str, driver: &str, rest: &str) -> Result<Self> {
+        let root = self.scratch.folder(&format!("roots/{name}"))?;
+        let mut text = format!("  - name: {name}\n    driver: {driver}\n    root: {}\n", root.display());
+        rest.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
+        self.backends.push((name.into(), text));
+        Ok(self)
+    }
+
+    /// Puts backends behind one name; they then have none of their own.
+    #[must_use]
+    pub fn plugin(mut self, csi_name: &str, backends: &[&str]) -> Self {
+        self.plugins.push((csi_name.into(), backends.iter().map(ToString::to_string).collect()));
+        self
+    }
+
+    /// The folder that holds all of it.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// The root of a backend.
+    pub fn root(&self, backend: &str) -> PathBuf {
+        self.scratch.path().join("roots").join(backend)
+    }
+
+    /// The configuration file, once the host has been started.
+    pub fn config(&self) -> PathBuf {
+        self.scratch.path().join("config.yaml")
+    }
+
+    /// The socket of a plugin.
+    pub fn socket(&self, csi_name: &str) -> PathBuf {
+        self.scratch.path().join("sockets").join(csi_name).join("csi.sock")
+    }
+
+    /// Writes the configuration, marks the roots with `init`, starts `serve` and waits for every socket. `binary` is
+    /// `env!("CARGO_BIN_EXE_dunnage")`.
+    ///
+    /// # Errors
+    /// What the program complains of, with its log.
+    pub fn start(self, binary: &str) -> Result<Host> {
+        fs::write(self.config(), self.text()?).context("cannot write the configuration")?;
+        Host::start(self, Path::new(binary))
+    }
+
+    /// The CSI names it serves.
+    pub(crate) fn csi_names(&self) -> Vec<String> {
+        let shared = |name: &String| self.plugins.iter().any(|(_, backends)| backends.contains(name));
+        let own = self.backends.iter().map(|(name, _)| name).filter(|name| !shared(name));
+        let own = own.map(|name| format!("{name}.{DOMAIN}"));
+        own.chain(self.plugins.iter().map(|(csi_name, _)| csi_name.clone())).collect()
+    }
+
+    fn text(&self) -> Result<String> {
+        let (state, sockets) = (self.scratch.folder("state")?, self.scratch.folder("sockets")?);
+        let mut text = format!("state: {}\nsockets: {}\nnode: node-7\n", state.display(), sockets.display());
+        text.push_str("backends:\n");
+        self.backends.iter().for_each(|(_, backend)| text.push_str(backend));
+        if !self.plugins.is_empty() {
+            text.push_str("plugins:\n");
+        }
+        for (csi_name, backends) in &self.plugins {
+            text.push_str(&format!("  - csi_name: {csi_name}\n    backends: [{}]\n", backends.join(", ")));
+        }
+        Ok(text)
+    }
+}
