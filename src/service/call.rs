@@ -8,7 +8,7 @@ use dunnage_driver_api::{Context, Error, Result, Secrets, VolumeKey};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
-use crate::operations::{Deadline, Failure, Key, Request as Operation};
+use crate::operations::{Deadline, Key, Request as Operation};
 use crate::registry::ServedBackend;
 use crate::status;
 use crate::telemetry::{self, Field};
@@ -85,7 +85,7 @@ impl Shared {
         let (shared, cx, volume) = (self.clone(), Self::context(&backend, &call, Instant::now() + WORK), volume.clone());
         let operation = async move {
             let served = backend.clone();
-            backend.workers.run(Some(volume), move || work(&shared, &served, &cx)).await?.map_err(Failure::from)
+            backend.workers.run(Some(volume), move || work(&shared, &served, &cx)).await
         };
         self.operations
             .run([key], Operation::of(call.rpc, fields), call.deadline, operation)
@@ -105,7 +105,7 @@ impl Shared {
         let (shared, cx, volume) = (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned());
         let reading = async move {
             let served = backend.clone();
-            backend.workers.run(volume, move || work(&shared, &served, &cx)).await?.map_err(Failure::from)
+            backend.workers.run(volume, move || work(&shared, &served, &cx)).await
         };
         call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(&failure))
     }
