@@ -3,9 +3,14 @@
 //! The way of a request is `service` -> `wire` -> `operations` -> a backend's driver or the `mount` engine -> `wire` ->
 //! answer; each step is one place. ARCHITECTURE.md tells the invariants.
 
+pub mod check;
 pub mod cli;
 pub mod config;
+mod drivers;
 pub mod mount;
 pub mod operations;
 pub mod server;
 pub mod telemetry;
+
+pub use cli::main;
+pub use drivers::drivers;

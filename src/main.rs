@@ -1,3 +1,7 @@
 //! The `dunnage` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dunnage::main(dunnage::drivers())
+}

@@ -1,0 +1,51 @@
+//! Everything that could go wrong on this node, looked for without changing anything.
+
+mod backend;
+mod file_system;
+mod folder;
+mod kernel;
+mod namespace;
+mod privilege;
+mod socket;
+mod state;
+
+use dunnage_driver_api::{DriverEntry, Finding};
+use serde::Serialize;
+
+use crate::config::Config;
+
+/// What was found about one thing.
+#[derive(Debug, Clone, Serialize)]
+pub struct Section {
+    /// What it is about.
+    pub subject: String,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
+impl Section {
+    /// A section.
+    pub fn new(subject: impl Into<String>, findings: Vec<Finding>) -> Self {
+        Self { subject: subject.into(), findings }
+    }
+}
+
+/// Looks at this node with this configuration.
+pub fn check(config: &Config, drivers: &[DriverEntry]) -> Vec<Section> {
+    let (locked, state) = state::findings(config);
+    let mut node = kernel::findings();
+    node.extend(privilege::findings());
+    node.extend(file_system::findings());
+    let mut sockets = folder::findings(&config.sockets);
+    sockets.extend(config.plugins.iter().map(|plugin| socket::finding(&plugin.socket, locked)));
+    let mut sections = vec![
+        Section::new(format!("node {}", config.node), node),
+        Section::new("state", state),
+        Section::new("sockets", sockets),
+    ];
+    for backend in &config.backends {
+        let subject = format!("backend {}", backend.name);
+        sections.push(Section::new(subject, backend::findings(backend, &config.node, drivers)));
+    }
+    sections
+}

@@ -1,0 +1,65 @@
+//! `dunnage init`
+
+use std::sync::Arc;
+
+use anstyle::AnsiColor;
+use anyhow::bail;
+use dunnage_driver_api::{BackendName, DriverEntry, Init as Done, Opening, System};
+
+use super::{Cell, ConfigFile, Output, Run, Status, Table};
+use crate::config::{BackendConfig, Config};
+
+/// Mark the empty places of backends as ours, so that they are served
+///
+/// Safe to repeat: what is ours already stays as it is, and what is neither empty nor ours is not touched.
+#[derive(clap::Args)]
+pub(super) struct Init {
+    #[command(flatten)]
+    config: ConfigFile,
+
+    /// The backends; all that this node has where none is named
+    #[arg(value_name = "BACKEND")]
+    backends: Vec<BackendName>,
+}
+
+impl Run for Init {
+    fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
+        let config = self.config.load(drivers)?;
+        let mut status = Status::Success;
+        let mut table = Table::new(0);
+        for backend in chosen(&config, &self.backends)? {
+            let opening = Opening::new(backend.name.clone(), config.node.clone(), Arc::new(System));
+            let outcome = match backend.configured.init(&opening) {
+                Ok(Done::Created(instance)) => {
+                    Cell::styled(format_args!("is ours now: {instance}"), AnsiColor::Green.on_default())
+                }
+                Ok(Done::Existing(instance)) => format!("was ours already: {instance}").into(),
+                Err(error) => {
+                    status = Status::Failure;
+                    Cell::styled(format_args!("failed: {}", error.report()), AnsiColor::Red.on_default())
+                }
+            };
+            table.row([backend.name.as_str().into(), outcome]);
+        }
+        output.table(&table)?;
+        Ok(status)
+    }
+}
+
+fn chosen<'a>(config: &'a Config, names: &[BackendName]) -> anyhow::Result<Vec<&'a BackendConfig>> {
+    if names.is_empty() {
+        return Ok(config.backends.iter().filter(|backend| backend.is_on(&config.node)).collect());
+    }
+    names.iter().map(|name| one(config, name)).collect()
+}
+
+fn one<'a>(config: &'a Config, name: &BackendName) -> anyhow::Result<&'a BackendConfig> {
+    let Some(backend) = config.backends.iter().find(|backend| backend.name == *name) else {
+        let known: Vec<_> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
+        bail!("there is no backend {name} in the configuration: there are {}", known.join(", "));
+    };
+    if !backend.is_on(&config.node) {
+        bail!("the backend {name} is not on this node, {}: run this on one of its `nodes`", config.node);
+    }
+    Ok(backend)
+}

@@ -1,0 +1,8 @@
+//! The drivers of this package, each behind a feature.
+
+use dunnage_driver_api::DriverEntry;
+
+/// The drivers that this package was built with. A vendor's binary may add its own to them.
+pub fn drivers() -> Vec<DriverEntry> {
+    vec![]
+}

@@ -1,0 +1,252 @@
+//! The commands that need no running host.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use dunnage::cli::{self, Output, Status};
+use serde_json::Value;
+
+use crate::stand_ins::DRIVERS;
+
+/// What a command wrote.
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Page {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs a command with the stand-ins for drivers: its status, its output and its error output.
+fn run(arguments: &[&str]) -> (Status, String, String) {
+    let (out, err) = (Page::default(), Page::default());
+    let arguments = [&["dunnage"], arguments].concat();
+    let status = cli::run(arguments, DRIVERS, &mut Output::plain(out.clone(), err.clone()));
+    (status, out.text(), err.text())
+}
+
+/// A configuration of two backends whose roots are there, in a folder of its own.
+struct Node {
+    folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let node = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(node.path("a")).unwrap();
+        std::fs::create_dir(node.path("b")).unwrap();
+        node.write("");
+        node
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, more: &str) {
+        let at = self.folder.path().display();
+        let text = format!(
+            "node: here\nstate: {at}/state\nsockets: {at}/plugins\nbackends:\n  - {{name: a, driver: dir, root: {at}/a}}\n  \
+             - {{name: b, driver: image, root: {at}/b}}\n  - {{name: far, driver: dir, root: {at}/far, nodes: [there]}}\n{more}"
+        );
+        std::fs::write(self.path("dunnage.yaml"), text).unwrap();
+    }
+
+    fn run(&self, command: &str, more: &[&str]) -> (Status, String, String) {
+        let file = self.path("dunnage.yaml");
+        run(&[&[command, "--config", file.to_str().unwrap()], more].concat())
+    }
+}
+
+#[test]
+fn init_marks_what_is_empty_and_can_be_repeated() {
+    let node = Node::new();
+    let (status, out, _) = node.run("init", &[]);
+    assert_eq!(status, Status::Success);
+    assert_eq!(out.matches("is ours now: ").count(), 2, "{out}");
+    let (status, again, _) = node.run("init", &[]);
+    assert_eq!(status, Status::Success);
+    assert_eq!(again, out.replace("is ours now: ", "was ours already: "));
+}
+
+#[test]
+fn init_goes_on_after_a_failure_and_tells_it() {
+    let node = Node::new();
+    std::fs::remove_dir(node.path("a")).unwrap();
+    let (status, out, _) = node.run("init", &[]);
+    assert_eq!(status, Status::Failure);
+    let lines: Vec<_> = out.lines().collect();
+    assert!(lines[0].starts_with("a  failed: cannot write the marker: No such file"), "{out}");
+    assert!(lines[1].starts_with("b  is ours now: "), "{out}");
+}
+
+#[test]
+fn init_of_named_backends_leaves_the_others() {
+    let node = Node::new();
+    assert_eq!(node.run("init", &["b"]).0, Status::Success);
+    assert!(node.path("b/marker").exists() && !node.path("a/marker").exists());
+    let (status, out, err) = node.run("init", &["a", "nope"]);
+    assert_eq!((status, out.as_str()), (Status::Failure, ""));
+    assert_eq!(err, "error: there is no backend nope in the configuration: there are a, b, far\n");
+    assert!(!node.path("a/marker").exists());
+    let (status, _, err) = node.run("init", &["far"]);
+    assert_eq!(status, Status::Failure);
+    assert_eq!(err, "error: the backend far is not on this node, here: run this on one of its `nodes`\n");
+}
+
+fn finding<'a>(sections: &'a Value, subject: &str, text: &str) -> &'a Value {
+    let section = sections.as_array().unwrap().iter().find(|section| section["subject"] == subject);
+    let findings = section.unwrap_or_else(|| panic!("no {subject} in {sections:#}"))["findings"].as_array().unwrap();
+    findings
+        .iter()
+        .find(|finding| finding["text"].as_str().unwrap().contains(text))
+        .unwrap_or_else(|| panic!("no {text} in {findings:#?}"))
+}
+
+#[test]
+fn check_tells_what_is_wrong_with_a_backend_and_how_to_mend_it() {
+    let node = Node::new();
+    node.run("init", &["b"]);
+    let (status, out, _) = node.run("check", &["--json"]);
+    assert_eq!(status, Status::Failure);
+    let sections: Value = serde_json::from_str(&out).unwrap();
+    let missing = finding(&sections, "backend a", "has no marker");
+    assert_eq!((&missing["severity"], &missing["remedy"]), (&"error".into(), &"run dunnage init".into()));
+    assert_eq!(finding(&sections, "backend b", "is ours")["severity"], "ok");
+    assert_eq!(finding(&sections, "backend far", "not on this node")["severity"], "ok");
+    assert_eq!(finding(&sections, "node here", "Linux ")["severity"], "ok");
+    assert_eq!(finding(&sections, "state", "will be made")["severity"], "ok");
+    let (_, out, _) = node.run("check", &[]);
+    assert!(out.contains("has no marker\n") && out.contains("  fix: run dunnage init\n"), "{out}");
+}
+
+#[test]
+fn check_sees_who_serves_the_sockets() {
+    let node = Node::new();
+    let socket = node.path("plugins/a.csi.dunnage.dev/csi.sock");
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let sockets = || serde_json::from_str::<Value>(&node.run("check", &["--json"]).1).unwrap();
+    assert_eq!(finding(&sockets(), "sockets", "served by another process")["severity"], "error");
+    std::fs::create_dir(node.path("state")).unwrap();
+    let lock = std::fs::File::create(node.path("state/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(finding(&sockets(), "sockets", "served by the running host")["severity"], "ok");
+    assert_eq!(finding(&sockets(), "state", "a running host has locked")["severity"], "warning");
+}
+
+#[test]
+fn check_changes_nothing() {
+    let node = Node::new();
+    let names = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(node.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    node.run("check", &[]);
+    assert_eq!(names(), before);
+}
+
+#[test]
+fn check_of_a_wrong_file_is_a_finding() {
+    let node = Node::new();
+    node.write("colour: red\n");
+    let (status, out, _) = node.run("check", &["--json"]);
+    assert_eq!(status, Status::Failure);
+    let sections: Value = serde_json::from_str(&out).unwrap();
+    finding(&sections, "configuration", "dunnage.yaml:8:1: unknown field `colour`, expected one of");
+}
+
+#[test]
+fn every_command_and_argument_is_explained() {
+    let (status, help, _) = run(&["--help"]);
+    assert_eq!(status, Status::Success);
+    for command in ["init", "check", "schema", "completions"] {
+        let line = help.lines().find(|line| line.trim_start().starts_with(command)).unwrap();
+        assert!(line.split_whitespace().count() > 3, "{line}");
+    }
+    let (_, help, _) = run(&["init", "--help"]);
+    for text in ["--config <FILE>", "[env: DUNNAGE_CONFIG=", "[BACKEND]...", "Safe to repeat"] {
+        assert!(help.contains(text), "{text} in {help}");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_told_on_the_standard_error() {
+    for arguments in [&["nope"][..], &[], &["init", "--config", "x", "Not_A_Name"], &["check", "--yaml"]] {
+        let (status, out, err) = run(arguments);
+        assert_eq!((status, out.as_str()), (Status::Usage, ""), "{arguments:?}");
+        assert!(!err.is_empty());
+    }
+}
+
+#[test]
+fn the_schema_is_printed_as_json() {
+    let (status, out, _) = run(&["schema"]);
+    assert_eq!(status, Status::Success);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), dunnage::config::schema(DRIVERS));
+}
+
+/// The program itself.
+fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_dunnage"));
+    program.env_remove("DUNNAGE_CONFIG").env_remove("NODE_NAME").env_remove("CSI_ENDPOINT");
+    program
+}
+
+#[test]
+fn the_program_tells_its_version() {
+    let output = program().arg("--version").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), concat!("dunnage ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn the_program_completes_its_commands_in_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = program().args(["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("completions"), "{shell}");
+    }
+}
+
+#[test]
+fn the_program_fails_with_status_1_and_names_the_file() {
+    let output = program().args(["init", "--config", "/nowhere.yaml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "error: /nowhere.yaml: cannot read it: No such file or directory (os error 2)\n");
+    let output = program().arg("init").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_program_takes_its_configuration_from_the_environment() {
+    let file = Path::new("/nowhere.yaml");
+    let output = program().arg("init").env("DUNNAGE_CONFIG", file).output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("/nowhere.yaml: cannot read it"));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error_to_tell() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let output = program().arg("schema").stdout(writer).stderr(std::process::Stdio::piped()).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
