@@ -78,7 +78,8 @@ impl Serving {
         self.status.up(self.index);
         let late: Vec<_> = self.slots.iter().filter(|slot| slot.open().is_none()).cloned().collect();
         let joining = join(plugin, late);
-        let serving = server::serve(socket, observed, async move { drop(stopping.wait_for(|stop| *stop).await) }, self.drain);
+        let serving =
+            server::serve(socket, observed, async move { drop(stopping.wait_for(|stop| *stop).await) }, self.drain);
         tokio::select! {
             served = serving => served,
             never = joining => match never {},

@@ -45,10 +45,7 @@ impl ServedBackend {
     /// [`Unsupported`](dunnage_driver_api::ErrorKind::Unsupported) where the backend has none.
     pub fn node(&self) -> Result<(&dyn Node, Staging)> {
         self.backend.node.as_ref().map(|(node, staging)| (node.as_ref(), *staging)).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                format!("backend {} brings no volume to a node", self.name),
-            )
+            Error::new(ErrorKind::Unsupported, format!("backend {} brings no volume to a node", self.name))
         })
     }
 
@@ -85,9 +82,8 @@ impl ServedBackend {
     /// # Errors
     /// [`FailedPrecondition`](ErrorKind::FailedPrecondition), the code of CSI for a capability that exceeds a volume's.
     pub fn supports_on_node(&self, capability: &VolumeCapability) -> Result<()> {
-        self.supports(capability).map_err(|error| {
-            Error::precondition("the volume cannot be used as this capability says").caused_by(error)
-        })
+        self.supports(capability)
+            .map_err(|error| Error::precondition("the volume cannot be used as this capability says").caused_by(error))
     }
 
     /// Whether volumes of these parameters, to be used so, can be made here at all.

@@ -1,7 +1,7 @@
 //! One CSI identity: a name, and the backends that answer to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock, RwLockReadGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use dunnage_driver_api::{BackendName, Error, InstanceId, NodeName, Result, VolumeId};
 
@@ -94,7 +94,12 @@ impl Plugin {
         let names = || open.values().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
         match name {
             Some(name) => open.values().find(|one| one.name == *name).cloned().ok_or_else(|| {
-                Error::invalid(format!("parameter backend {:?} is not served by {}: here are {}", name.as_str(), self.name, names()))
+                Error::invalid(format!(
+                    "parameter backend {:?} is not served by {}: here are {}",
+                    name.as_str(),
+                    self.name,
+                    names()
+                ))
             }),
             None if open.len() == 1 => open.values().next().cloned().ok_or_else(|| Error::internal("no backend")),
             None => Err(Error::invalid(format!(

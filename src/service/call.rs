@@ -82,7 +82,8 @@ impl Shared {
     ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
         let key: Key = backend.key(volume);
-        let (shared, cx, volume) = (self.clone(), Self::context(&backend, &call, Instant::now() + WORK), volume.clone());
+        let (shared, cx, volume) =
+            (self.clone(), Self::context(&backend, &call, Instant::now() + WORK), volume.clone());
         let operation = async move {
             let served = backend.clone();
             backend.workers.run(Some(volume), move || work(&shared, &served, &cx)).await
@@ -102,7 +103,8 @@ impl Shared {
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
-        let (shared, cx, volume) = (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned());
+        let (shared, cx, volume) =
+            (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned());
         let reading = async move {
             let served = backend.clone();
             backend.workers.run(volume, move || work(&shared, &served, &cx)).await

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dunnage_driver_api::root::Folder;
 use dunnage_driver_api::{
-    Bytes, CapacityRange, Context, CreateVolume, Error, Fingerprint, InstanceId, Result, StagingPath, Staging,
+    Bytes, CapacityRange, Context, CreateVolume, Error, Fingerprint, InstanceId, Result, Staging, StagingPath,
     TargetPath, VolumeCapability, VolumeId, VolumeKey,
 };
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,8 @@ impl EphemeralMarks {
     }
 
     fn failed(&self, what: &str, error: std::io::Error) -> Error {
-        Error::io(format!("cannot {what} the mark of the ephemeral volume"), error).with("folder", self.folder.display())
+        Error::io(format!("cannot {what} the mark of the ephemeral volume"), error)
+            .with("folder", self.folder.display())
     }
 
     fn open(&self) -> Result<Folder> {

@@ -129,8 +129,7 @@ impl Node for Services {
     ) -> Answer<csi::NodeGetVolumeHealthResponse> {
         let shared = self.offering(self.0.plugin.offers.node, "NodeGetVolumeHealth")?;
         let call = Call::of("NodeGetVolumeHealth", &request).quick();
-        let wire::Health { volume, target_path, staging_path } =
-            wire::health(request.into_inner()).map_err(refused)?;
+        let wire::Health { volume, target_path, staging_path } = wire::health(request.into_inner()).map_err(refused)?;
         let id = volume.ours().map_err(refused)?;
         let backend = shared.plugin.backend_of(&id).map_err(refused)?;
         let (key, text) = (id.key.clone(), id.to_string());

@@ -1,9 +1,7 @@
 //! Volume capabilities.
 
 use dunnage_csi_proto::csi::v1::volume_capability::access_mode::Mode;
-use dunnage_csi_proto::csi::v1::volume_capability::{
-    AccessMode as WireMode, AccessType, BlockVolume, MountVolume,
-};
+use dunnage_csi_proto::csi::v1::volume_capability::{AccessMode as WireMode, AccessType, BlockVolume, MountVolume};
 use dunnage_csi_proto::csi::v1::{self as csi};
 use dunnage_driver_api::{Access, AccessMode, Error, FsType, MountAccess, Result, VolumeCapability};
 
@@ -49,9 +47,10 @@ fn mount_access(wire: MountVolume) -> Result<MountAccess> {
         mount_flags: wire.mount_flags,
         volume_mount_group: match group.as_str() {
             "" => None,
-            text => Some(text.parse().map_err(|_| {
-                Error::invalid(format!("volume_mount_group {text:?} is not the number of a group"))
-            })?),
+            text => Some(
+                text.parse()
+                    .map_err(|_| Error::invalid(format!("volume_mount_group {text:?} is not the number of a group")))?,
+            ),
         },
     })
 }

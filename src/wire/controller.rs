@@ -2,8 +2,7 @@
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_driver_api::{
-    Access, BackendName, CapacityRange, CreateVolume, Error, Fingerprint, Parameters, Result, Secrets,
-    VolumeCapability,
+    Access, BackendName, CapacityRange, CreateVolume, Error, Fingerprint, Parameters, Result, Secrets, VolumeCapability,
 };
 
 use super::capability::{capabilities, capability};

@@ -61,10 +61,7 @@ pub fn stage(wire: csi::NodeStageVolumeRequest) -> Result<Stage> {
     let (publish_context, _) = context("publish_context", wire.publish_context)?;
     let secrets = limits::secrets(wire.secrets)?;
     let volume = volume.ours()?;
-    Ok(Stage {
-        request: StageVolume { volume, staging_path, capability, volume_context, publish_context },
-        secrets,
-    })
+    Ok(Stage { request: StageVolume { volume, staging_path, capability, volume_context, publish_context }, secrets })
 }
 
 /// A checked NodeUnstageVolume.
@@ -81,10 +78,7 @@ pub struct Unstage {
 /// # Errors
 /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is missing or malformed.
 pub fn unstage(wire: csi::NodeUnstageVolumeRequest) -> Result<Unstage> {
-    Ok(Unstage {
-        volume: volume_handle(wire.volume_id)?,
-        staging_path: staging_path(&wire.staging_target_path)?,
-    })
+    Ok(Unstage { volume: volume_handle(wire.volume_id)?, staging_path: staging_path(&wire.staging_target_path)? })
 }
 
 /// A checked NodePublishVolume.

@@ -36,8 +36,8 @@ pub struct Page {
 /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for a negative number of entries. A bad token
 /// is no error here, since CSI has a code of its own for it (ABORTED).
 pub fn page(max_entries: i32, starting_token: &str) -> Result<Page> {
-    let max_entries = usize::try_from(max_entries)
-        .map_err(|_| Error::invalid(format!("max_entries is negative: {max_entries}")))?;
+    let max_entries =
+        usize::try_from(max_entries).map_err(|_| Error::invalid(format!("max_entries is negative: {max_entries}")))?;
     let parse = || {
         short("starting_token", starting_token).ok()?;
         let (instance, after) = starting_token.split_once('.')?;

@@ -8,8 +8,7 @@ use crate::mount::{Finding, FindingStatus, Unit, Usage};
 
 /// A volume as CSI carries it: the same at every call that names it.
 pub fn volume_to_wire(volume: &Volume, instance: &InstanceId, reach: Reach, segment: &Segment) -> csi::Volume {
-    let id =
-        VolumeId { instance: instance.clone(), key: volume.key.clone(), generation: volume.generation.clone() };
+    let id = VolumeId { instance: instance.clone(), key: volume.key.clone(), generation: volume.generation.clone() };
     csi::Volume {
         capacity_bytes: volume.capacity.to_wire(),
         volume_id: id.to_string(),

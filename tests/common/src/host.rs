@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::Channel;
 
+use crate::mounts::unmount_beneath;
 use crate::{Setup, connect, wait_until};
 
 /// Far above what starting and ending take; only a hang comes near.
@@ -73,7 +74,7 @@ impl Host {
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill().context("cannot kill the host")?;
-            child.wait().context("cannot wait for the host")?;
+            wait_until("the killed host to end", LIMIT, || Ok(child.try_wait()?.is_some()))?;
         }
         Ok(())
     }
@@ -91,8 +92,7 @@ impl Host {
             Ok(ended.is_some())
         });
         if waited.is_err() {
-            child.kill()?;
-            child.wait()?;
+            self.child = Some(child);
         }
         waited?;
         ended.context("the host has not ended")
@@ -151,6 +151,11 @@ impl Host {
 impl Drop for Host {
     #[allow(clippy::print_stderr, reason = "the harness shows what a failed test printed")]
     fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // A thread of it that hangs in a dead file system ends only when that is unmounted.
+            let _ = child.kill();
+            unmount_beneath(self.setup.scratch().path());
+        }
         if let Err(error) = self.kill() {
             eprintln!("{error:#}");
         }

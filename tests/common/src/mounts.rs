@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,10 +13,19 @@ use rustix::mount::{UnmountFlags, unmount};
 ///
 /// # Errors
 /// The list cannot be read.
-pub fn mounts_beneath(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mounts = fs::read("/proc/self/mountinfo")?;
-    let point = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescape);
-    Ok(mounts.split(|byte| *byte == b'\n').filter_map(point).filter(|point| point.starts_with(folder)).collect())
+pub fn mounts_beneath(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(beneath(folder)?.into_iter().map(|(point, _)| point).collect())
+}
+
+/// Each mount point with the type of its file system.
+fn beneath(folder: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let parse = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let point = unescape(fields.nth(4)?);
+        let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
+        point.starts_with(folder).then(|| (point, String::from_utf8_lossy(fs_type).into_owned()))
+    };
+    Ok(fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -38,10 +48,12 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// Unmounts all beneath `folder`, the newest first. What is busy is detached; what hangs is forced.
+/// Unmounts all beneath `folder`, the newest first. What is busy is detached; what may hang is forced.
 pub(crate) fn unmount_beneath(folder: &Path) {
-    for point in mounts_beneath(folder).unwrap_or_default().iter().rev() {
-        if unmount(point, UnmountFlags::NOFOLLOW).is_err() {
+    for (point, fs_type) in beneath(folder).unwrap_or_default().iter().rev() {
+        // A server that is dead or hangs holds whoever asks it to end.
+        let hangs = fs_type.starts_with("fuse");
+        if hangs || unmount(point, UnmountFlags::NOFOLLOW).is_err() {
             // Nothing better is left to try where this fails too: the folder then stays, and is seen.
             let _ = unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH);
         }
