@@ -137,6 +137,11 @@ impl State {
         self.entries.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
+    /// Whether there is a record of this key.
+    pub(super) fn contains(&self, key: &VolumeKey) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// What all records and reservations promise together.
     pub(super) fn promised(&self) -> Bytes {
         Bytes::cut(self.promised + self.reserved)

@@ -112,6 +112,14 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         self.inner.read::<Volume, E>(key, &mut Vec::new()).map(|stored| stored.map(Record::from))
     }
 
+    /// Whether there is a record of this key, without reading it. Waits until the names are known.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn contains(&self, key: &VolumeKey) -> Result<bool> {
+        Ok(self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?.contains(key))
+    }
+
     /// Writes a record, over the one that is there; durable when it returns.
     ///
     /// # Errors

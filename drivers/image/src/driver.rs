@@ -1,0 +1,38 @@
+//! The driver: opening a root and handing out what it can do.
+
+use std::sync::Arc;
+
+use dunnage_driver_api::root::Root;
+use dunnage_driver_api::{
+    Backend, Driver, Finding, Init, NoParameters, Opening, ParameterType, Reach, Result, Staging,
+};
+
+use crate::check;
+use crate::config::Image;
+use crate::node::LoopNode;
+use crate::store::Store;
+
+impl Driver for Image {
+    const NAME: &'static str = "image";
+
+    fn init(&self, _: &Opening) -> Result<Init> {
+        self.check_keys()?;
+        Root::init(&self.root, Self::NAME)
+    }
+
+    fn open(&self, _: &Opening) -> Result<Backend> {
+        let store = Arc::new(Store::open(self.clone(), Self::NAME)?);
+        let node = Arc::new(LoopNode::new(store.clone()));
+        let instance = store.root.instance().clone();
+        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>(), store.clone())
+            .with_block()
+            .with_create(store.clone())
+            .with_expand(store.clone())
+            .with_room(store)
+            .with_node(node, Staging::Needed))
+    }
+
+    fn check(&self, _: &Opening) -> Vec<Finding> {
+        check::check(self, Self::NAME)
+    }
+}

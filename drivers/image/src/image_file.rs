@@ -1,0 +1,93 @@
+//! The file that a volume's bytes are in.
+
+use std::fs::File;
+use std::io;
+
+use dunnage_driver_api::root::Folder;
+use dunnage_driver_api::{Error, ErrorKind, Result, VolumeKey};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use crate::config::Allocation;
+
+/// Opens an image for reading and writing.
+///
+/// # Errors
+/// As openat2(2): a symlink is refused.
+pub(crate) fn open(images: &Folder, key: &VolumeKey) -> io::Result<File> {
+    images.open(key.as_str(), OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0)
+}
+
+/// Makes an empty file for an image, in the place of one that a cut-off attempt left.
+///
+/// # Errors
+/// `FailedPrecondition` where a file with data in it has the name: somebody lost its record.
+pub(crate) fn make(images: &Folder, key: &VolumeKey) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let failed = |error| images.failed("make the image", key.as_str())(error);
+    match images.open(key.as_str(), flags, 0o600) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made.map_err(failed),
+    }
+    if !open(images, key).and_then(|image| never_written(&image)).map_err(failed)? {
+        return Err(Error::precondition(format!(
+            "{} holds data and no volume has it: move it away, or restore its record from a backup",
+            images.path().join(key.as_str()).display()
+        )));
+    }
+    images.unlink(key.as_str()).map_err(failed)?;
+    images.open(key.as_str(), flags, 0o600).map_err(failed)
+}
+
+/// Whether no byte of it was ever written: allocated or not, there is only a hole.
+///
+/// # Errors
+/// As lseek(2).
+pub(crate) fn never_written(image: &File) -> io::Result<bool> {
+    match rustix::fs::seek(image, SeekFrom::Data(0)) {
+        Err(Errno::NXIO) => Ok(true),
+        Ok(_) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the image at least `size` bytes long; what is new reads as zero. Never cuts it. After an error it is as long
+/// as before and holds no more of the disk.
+///
+/// # Errors
+/// `ResourceExhausted` where the disk is full; `OutOfRange` where the file system has no files as large;
+/// `FailedPrecondition` where it cannot allocate.
+pub(crate) fn grow(image: &File, size: u64, allocation: Allocation) -> Result<()> {
+    let length = rustix::fs::fstat(image).map_err(|error| explain(error, size))?.st_size.cast_unsigned();
+    let grown = match allocation {
+        Allocation::Sparse => Ok(()),
+        // The length comes after the blocks: whoever opens the image in between sees it as it was.
+        Allocation::Preallocated => {
+            rustix::io::retry_on_intr(|| rustix::fs::fallocate(image, FallocateFlags::KEEP_SIZE, 0, size))
+        }
+    };
+    if length < size {
+        let grown = grown.and_then(|()| rustix::fs::ftruncate(image, size));
+        return grown.map_err(|error| {
+            // Gives back the blocks behind the end. Where that fails, they go with the image.
+            let _ = rustix::fs::ftruncate(image, length);
+            explain(error, size)
+        });
+    }
+    grown.map_err(|error| explain(error, size))
+}
+
+fn explain(error: Errno, size: u64) -> Error {
+    let message = match error {
+        Errno::FBIG => format!("the file system of the root has no files of {size} bytes"),
+        Errno::OPNOTSUPP => {
+            "the file system of the root cannot allocate: use ext4, xfs or btrfs, or allocation sparse".into()
+        }
+        _ => format!("cannot make the image {size} bytes long"),
+    };
+    match error {
+        Errno::FBIG => Error::new(ErrorKind::OutOfRange, message).caused_by(std::io::Error::from(error)),
+        Errno::OPNOTSUPP => Error::precondition(message).caused_by(std::io::Error::from(error)),
+        _ => Error::io(message, error),
+    }
+}

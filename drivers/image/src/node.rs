@@ -1,0 +1,165 @@
+//! The node half: binding images to loop devices and letting them go.
+//!
+//! A device stays bound until it is released, also while nobody has it open. The order is: lock the image, keep a
+//! record that names it, bind. Killed after any step, the release from the kept record finds a device or none, and a
+//! repeated source finds the device that is there.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dunnage_driver_api::root::Record;
+use dunnage_driver_api::{Context, DeviceSource, Error, Identity, Node, ReleaseRecord, Result, Source, SourceRequest};
+use serde::{Deserialize, Serialize};
+
+use crate::image_file;
+use crate::loop_device::{self, Attacher, Backing, LoopDevice};
+use crate::store::{Extra, Store};
+
+/// How long a lock without a device is waited for: somebody is letting the image go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What undoes a bound device.
+#[derive(Debug, Serialize, Deserialize)]
+struct Bound {
+    /// The number of the loop device; `None` in the record that is kept before there is one.
+    number: Option<u32>,
+    backing: Backing,
+}
+
+/// The node half of an opened root.
+pub(crate) struct LoopNode {
+    store: Arc<Store>,
+    attacher: Attacher,
+    /// What is bound to which number, as this process last knew it: a hint that saves a search.
+    known: Mutex<HashMap<String, u32>>,
+}
+
+impl LoopNode {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store, attacher: Attacher::default(), known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the image that the record speaks of, if it is whole.
+    fn image(&self, record: &Record<Extra>) -> Result<File> {
+        let key = record.volume.key.as_str();
+        let images = &self.store.images;
+        let image = image_file::open(images, &record.volume.key).map_err(images.failed("open the image", key))?;
+        let length = image.metadata().map_err(images.failed("look at", key))?.len();
+        if length < record.volume.capacity.get() {
+            return Err(Error::precondition(format!(
+                "the image {} has {length} bytes and its volume {}: it was cut; restore it from a backup",
+                images.path().join(key).display(),
+                record.volume.capacity.get()
+            )));
+        }
+        Ok(image)
+    }
+
+    /// The device that has the image, bound if there is none.
+    fn device(
+        &self,
+        cx: &Context,
+        request: &SourceRequest<'_>,
+        record: &Record<Extra>,
+    ) -> Result<(LoopDevice, Backing)> {
+        let image = self.image(record)?;
+        let backing = self.store.backing(&record.volume, &image)?;
+        let until = cx.deadline.min(Instant::now() + PATIENCE);
+        while !loop_device::lock(&image)? {
+            if let Some(device) = self.bound(&backing)? {
+                device.keep()?;
+                return Ok((device, backing));
+            }
+            if Instant::now() >= until {
+                return Err(Error::precondition("the image is locked, and no loop device has it: which program does?")
+                    .with("volume", &backing.file_name)
+                    .retry(true));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if let Some(foreign) = LoopDevice::find(&backing)?.first() {
+            return Err(Error::precondition(format!(
+                "another program has bound the image to {}: two devices for one image would destroy its data; run \
+                 `losetup --detach` once it is not in use",
+                loop_device::path(foreign.number).display()
+            ))
+            .with("volume", &backing.file_name));
+        }
+        (request.keep)(&ReleaseRecord::new(&Bound { number: None, backing: backing.clone() })?)?;
+        let block_size = record.extra.block_size.bytes();
+        let device = self.attacher.attach(&image, &backing, block_size, self.store.config.direct_io)?;
+        Ok((device, backing))
+    }
+
+    /// The device of ours that has the image, if there is one.
+    fn bound(&self, backing: &Backing) -> Result<Option<LoopDevice>> {
+        let known = self.known().get(&backing.label).copied();
+        let device = known.map(|number| LoopDevice::bound(number, backing)).transpose()?.flatten();
+        match device.filter(|device| device.is_ours(backing)) {
+            Some(device) => Ok(Some(device)),
+            None => Ok(LoopDevice::find(backing)?.into_iter().find(|device| device.is_ours(backing))),
+        }
+    }
+
+    /// The device that a release record names, if it is still that of the record's image.
+    fn recorded(&self, record: &Bound) -> Result<Option<LoopDevice>> {
+        match record.number {
+            Some(number) => {
+                let device = LoopDevice::bound(number, &record.backing)?;
+                Ok(device.filter(|device| device.is_ours(&record.backing)))
+            }
+            None => self.bound(&record.backing),
+        }
+    }
+}
+
+impl Node for LoopNode {
+    fn source(&self, cx: &Context, request: &SourceRequest<'_>) -> Result<Source> {
+        let record = self.store.records.get(&request.volume.key)?;
+        let record = record
+            .filter(|record| record.volume.generation == request.volume.generation)
+            .ok_or_else(|| Error::not_found(format!("there is no volume {}", request.volume)))?;
+        let (device, backing) = self.device(cx, request, &record)?;
+        // Grown while it was bound, by a call whose second half never came.
+        if device.size()? < record.volume.capacity.get() {
+            device.refresh()?;
+        }
+        self.known().insert(backing.label.clone(), device.number);
+        Ok(Source::Device(DeviceSource {
+            path: loop_device::path(device.number),
+            identity: Identity(format!("image:{}", request.volume)),
+            release: ReleaseRecord::new(&Bound { number: Some(device.number), backing })?,
+            device: device.file,
+            default_fs_type: record.extra.fs_type,
+            reads_zero: true,
+        }))
+    }
+
+    fn release(&self, cx: &Context, record: &ReleaseRecord) -> Result<()> {
+        let bound: Bound = record.read()?;
+        let number = match bound.number {
+            Some(number) => Some(number),
+            None => self.recorded(&bound)?.map(|device| device.number),
+        };
+        if let Some(number) = number {
+            loop_device::detach(number, &bound.backing, cx.deadline)?;
+        }
+        self.known().remove(&bound.backing.label);
+        Ok(())
+    }
+
+    fn refresh(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {
+        let bound: Bound = record.read()?;
+        let device = self.recorded(&bound)?.ok_or_else(|| {
+            Error::precondition("the volume's loop device is gone: unstage the volume and stage it again")
+                .with("volume", &bound.backing.file_name)
+        })?;
+        device.refresh()
+    }
+}

@@ -1,0 +1,127 @@
+//! What the root's file system can hold, and what of it is promised.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dunnage_driver_api::root::{Folder, Records, Reservation};
+use dunnage_driver_api::{Bytes, Capacity, Error, ErrorKind, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::Overcommit;
+use crate::size::UNIT;
+
+/// How long a measurement is good for. What images write does not change it, only what others write to the disk.
+const GOOD_FOR: Duration = Duration::from_secs(10);
+
+/// What images and others share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Measured {
+    /// The whole file system, in bytes.
+    pub(crate) total: u64,
+    /// What images may hold of it: what they hold already and what is free.
+    pub(crate) for_images: u64,
+    /// The lengths of all images together.
+    pub(crate) lengths: u64,
+}
+
+/// Looks at the file system and at every image.
+///
+/// # Errors
+/// Where the file system does not answer.
+pub(crate) fn measure(images: &Folder) -> Result<Measured> {
+    let failed = |error| images.failed("measure", "")(error);
+    let (mut held, mut lengths) = (0_u64, 0_u64);
+    for entry in images.entries().map_err(failed)? {
+        let (name, _) = entry.map_err(failed)?;
+        // One that is deleted in the meantime holds nothing.
+        if let Ok(stat) = images.stat(&name) {
+            held = held.saturating_add(stat.st_blocks.cast_unsigned().saturating_mul(512));
+            lengths = lengths.saturating_add(stat.st_size.cast_unsigned());
+        }
+    }
+    let sizes = images.sizes().map_err(failed)?;
+    Ok(Measured { total: sizes.total.get(), for_images: held.saturating_add(sizes.available.get()), lengths })
+}
+
+/// The room of one root.
+#[derive(Debug)]
+pub(crate) struct Room {
+    overcommit: Overcommit,
+    last: Mutex<Option<(Instant, Measured)>>,
+}
+
+impl Room {
+    pub(crate) fn new(overcommit: Overcommit) -> Self {
+        Self { overcommit, last: Mutex::new(None) }
+    }
+
+    /// Speaks for `bytes` more, for a volume of `size` in all.
+    ///
+    /// # Errors
+    /// `OutOfRange` for a volume that the disk could not hold if it were empty, `ResourceExhausted` for one that does
+    /// not fit beside what is promised.
+    pub(crate) fn reserve<E: Serialize + DeserializeOwned>(
+        &self,
+        images: &Folder,
+        records: &Records<E>,
+        bytes: Bytes,
+        size: Bytes,
+    ) -> Result<Reservation> {
+        let fits = |measured: Measured| {
+            let limit = self.overcommit.times(measured.for_images);
+            move |promised: Bytes| check(promised, bytes, limit)
+        };
+        let measured = self.measured(images, GOOD_FOR)?;
+        let disk = self.overcommit.times(measured.total);
+        if size.get() > disk {
+            return Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!("a volume of {size} is larger than the disk allows, which is {} in all", Bytes::new(disk)),
+            ));
+        }
+        match records.reserve(bytes, fits(measured)) {
+            // Others may have freed what was measured as theirs.
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
+                records.reserve(bytes, fits(self.measured(images, Duration::ZERO)?))
+            }
+            reserved => reserved,
+        }
+    }
+
+    /// What is there for new volumes when this much is promised.
+    ///
+    /// # Errors
+    /// Where the file system does not answer.
+    pub(crate) fn capacity(&self, images: &Folder, promised: Bytes) -> Result<Capacity> {
+        let limit = self.overcommit.times(self.measured(images, GOOD_FOR)?.for_images);
+        let available = Bytes::new(limit.saturating_sub(promised.get()) / UNIT.get() * UNIT.get());
+        Ok(Capacity { available, maximum_volume_size: Some(available), minimum_volume_size: Some(UNIT) })
+    }
+
+    fn measured(&self, images: &Folder, good_for: Duration) -> Result<Measured> {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, measured)) = last
+            && when.elapsed() < good_for
+        {
+            return Ok(measured);
+        }
+        let measured = measure(images)?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), measured));
+        Ok(measured)
+    }
+}
+
+fn check(promised: Bytes, more: Bytes, limit: u64) -> Result<()> {
+    if promised.get().saturating_add(more.get()) <= limit {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::ResourceExhausted,
+        format!(
+            "no room for {more} more: {promised} of {} are promised to volumes; delete some, give the root a larger \
+             disk, or raise overcommit",
+            Bytes::new(limit)
+        ),
+    ))
+}

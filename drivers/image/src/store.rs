@@ -1,0 +1,220 @@
+//! The controller half: images and their records.
+//!
+//! ```text
+//! <root>/images/<key>    the bytes of a volume; without a record and never written: what a cut-off create left
+//! ```
+
+use std::fs::File;
+use std::io::ErrorKind::NotFound;
+
+use dunnage_driver_api::root::{Folder, Record, Records, Root};
+use dunnage_driver_api::{
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType,
+    Parameters, Result, Volume, VolumeKey, Volumes,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{BlockSize, Image};
+use crate::loop_device::{self, Backing, LoopDevice};
+use crate::room::Room;
+use crate::{image_file, size};
+
+/// The folder of the images.
+pub(crate) const IMAGES: &str = "images";
+
+/// What is kept of a volume beside what the host asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Extra {
+    /// The logical block size of its loop device: a file system made on one cannot be read on another.
+    pub(crate) block_size: BlockSize,
+    /// The file system for a capability that names none.
+    pub(crate) fs_type: FsType,
+}
+
+/// An opened root.
+pub(crate) struct Store {
+    pub(crate) config: Image,
+    pub(crate) root: Root,
+    pub(crate) images: Folder,
+    pub(crate) records: Records<Extra>,
+    room: Room,
+}
+
+impl Store {
+    /// Opens the root of this configuration, and removes what a create that was cut off left.
+    ///
+    /// # Errors
+    /// As [`Root::open`]; `FailedPrecondition` where there are records and their images' folder is missing.
+    pub(crate) fn open(config: Image, driver: &str) -> Result<Self> {
+        config.check_keys()?;
+        let root = Root::open(&config.root, driver)?;
+        let records = root.records()?;
+        let images = match root.folder().folder(IMAGES) {
+            Err(error) if error.kind() == NotFound && records.page(None, 1)?.is_empty() => {
+                root.folder().folder_or_make(IMAGES, 0o700)
+            }
+            opened => opened,
+        };
+        let images = images.map_err(|error| match error.kind() {
+            NotFound => Error::precondition(format!(
+                "{} is missing, and there are volumes whose images were in it: restore it from a backup",
+                root.folder().path().join(IMAGES).display()
+            )),
+            _ => root.folder().failed("open", IMAGES)(error),
+        })?;
+        let room = Room::new(config.overcommit);
+        let store = Self { config, root, images, records, room };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// Removes images without a record, unless there is data in them.
+    fn sweep(&self) -> Result<()> {
+        let failed = |error| self.images.failed("list", "")(error);
+        for entry in self.images.entries().map_err(failed)? {
+            let (name, _) = entry.map_err(failed)?;
+            let key = name.to_str().and_then(|name| name.parse::<VolumeKey>().ok());
+            let path = self.images.path().join(&name);
+            let Some(key) = key else {
+                tracing::warn!(path = %path.display(), "a file among the images is not one");
+                continue;
+            };
+            if self.records.contains(&key)? {
+                continue;
+            }
+            match image_file::open(&self.images, &key).and_then(|image| image_file::never_written(&image)) {
+                Ok(true) => self.root.trash().discard(&self.images, &name)?,
+                Ok(false) => tracing::warn!(path = %path.display(), "an image with data in it belongs to no volume"),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot look into an image of no volume"),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a loop device of this volume is bound to.
+    ///
+    /// # Errors
+    /// Where the image cannot be looked at.
+    pub(crate) fn backing(&self, volume: &Volume, image: &File) -> Result<Backing> {
+        let key = volume.key.as_str();
+        let stat = rustix::fs::fstat(image).map_err(|error| self.images.failed("look at", key)(error.into()))?;
+        Ok(Backing {
+            file_name: key.into(),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            label: format!("dunnage-{}", volume.generation),
+        })
+    }
+
+    /// Fills a new image and writes its record.
+    fn fill(&self, image: &File, record: &Record<Extra>) -> Result<()> {
+        image_file::grow(image, record.volume.capacity.get(), self.config.allocation)?;
+        let failed = |error| self.images.failed("sync", record.volume.key.as_str())(error);
+        image.sync_all().map_err(failed)?;
+        self.images.sync().map_err(failed)?;
+        self.records.put(record)
+    }
+
+    /// That no loop device has the image, and none gets it while the file is open.
+    fn refuse_bound(&self, volume: &Volume, image: &File) -> Result<()> {
+        let backing = self.backing(volume, image)?;
+        let locked = loop_device::lock(image)?;
+        let devices = LoopDevice::find(&backing)?;
+        if locked && devices.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<_> =
+            devices.iter().map(|device| loop_device::path(device.number).display().to_string()).collect();
+        let who = if paths.is_empty() { "a loop device".into() } else { paths.join(", ") };
+        Err(Error::precondition(format!(
+            "the image is still bound to {who}: unstage the volume, or run `losetup --detach` if nobody uses it"
+        ))
+        .with("volume", &volume.key)
+        .retry(true))
+    }
+}
+
+impl Volumes for Store {
+    fn find(&self, _: &Context, key: &VolumeKey) -> Result<Option<Volume>> {
+        Ok(self.records.get(key)?.map(|record| record.volume))
+    }
+
+    fn list(&self, _: &Context, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>> {
+        Ok(self.records.page(after, limit)?.into_iter().map(|record| record.volume).collect())
+    }
+}
+
+impl Create for Store {
+    fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
+        let size = size::choose(request.capacity, &request.capabilities, self.config.fs_type)?;
+        let volume = request.volume(size)?;
+        let _room = self.room.reserve(&self.images, &self.records, size, size)?;
+        let image = image_file::make(&self.images, &request.key)?;
+        let fs_type = size::fs_type(&request.capabilities, self.config.fs_type);
+        let record = Record { volume, extra: Extra { block_size: self.config.block_size, fs_type } };
+        if let Err(error) = self.fill(&image, &record) {
+            // A record that was written but may not be durable keeps its image: the next attempt finds both.
+            if matches!(self.records.get(&request.key), Ok(None)) {
+                let _ = self.images.unlink(request.key.as_str());
+            }
+            return Err(error.during("create the image").with("volume", &request.key));
+        }
+        Ok(record.volume)
+    }
+
+    fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
+        match image_file::open(&self.images, &volume.key) {
+            Ok(image) => {
+                self.refuse_bound(volume, &image)?;
+                // Into the trash while the lock is held: nobody can bind it any more.
+                self.root.trash().discard(&self.images, volume.key.as_str())?;
+            }
+            // An attempt before this one was cut off here.
+            Err(error) if error.kind() == NotFound => {}
+            Err(error) => return Err(self.images.failed("open the image", volume.key.as_str())(error)),
+        }
+        self.records.remove(&volume.key)
+    }
+}
+
+impl Expand for Store {
+    fn expand(&self, _: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded> {
+        let key = volume.key.as_str();
+        let mut record =
+            self.records.get(&volume.key)?.ok_or_else(|| Error::not_found(format!("there is no volume {key}")))?;
+        let old = record.volume.capacity;
+        if capacity.limit().is_some_and(|limit| limit < old) {
+            return Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!("the volume has {} bytes, asked for {capacity}: a volume never becomes smaller", old.get()),
+            ));
+        }
+        if capacity.required() <= old {
+            return Ok(Expanded { capacity: old, node_expansion_required: true });
+        }
+        let size = capacity.choose(old, size::UNIT.get())?;
+        let _room =
+            self.room.reserve(&self.images, &self.records, size.minus(old), size).map_err(|error| never(error, old))?;
+        let image = image_file::open(&self.images, &volume.key).map_err(self.images.failed("open the image", key))?;
+        image_file::grow(&image, size.get(), self.config.allocation).map_err(|error| never(error, old))?;
+        image.sync_all().map_err(self.images.failed("sync", key))?;
+        // The record comes last: until then a repeated call does the same again.
+        record.volume.capacity = size;
+        self.records.put(&record)?;
+        Ok(Expanded { capacity: size, node_expansion_required: true })
+    }
+}
+
+/// No room now is out of range here: a resizer takes ResourceExhausted for "still at work".
+fn never(error: Error, old: Bytes) -> Error {
+    if error.kind() != ErrorKind::ResourceExhausted {
+        return error;
+    }
+    Error::new(ErrorKind::OutOfRange, format!("the volume cannot grow, it keeps its {old}")).caused_by(error)
+}
+
+impl dunnage_driver_api::Room for Store {
+    fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
+        self.room.capacity(&self.images, self.records.promised()?)
+    }
+}
