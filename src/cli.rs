@@ -76,6 +76,7 @@ macro_rules! commands {
 }
 
 commands! {
+    serve::Serve,
     init::Init,
     check::Check,
     schema::Schema,

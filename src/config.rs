@@ -23,8 +23,10 @@ use dunnage_driver_api::{BackendName, Configured, DriverEntry, NodeName};
 pub use csi_name::{CsiName, DOMAIN, NoCsiName};
 pub use environment::Environment;
 pub use error::{ConfigError, Place};
-pub use file::{Ephemeral, LogFormat, Mode, Workers};
+pub use file::{Ephemeral, Mode, Workers};
 pub use schema::schema;
+
+use crate::telemetry::LogFormat;
 
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;

@@ -4,5 +4,10 @@ use dunnage_driver_api::DriverEntry;
 
 /// The drivers that this package was built with. A vendor's binary may add its own to them.
 pub fn drivers() -> Vec<DriverEntry> {
-    vec![]
+    vec![
+        #[cfg(feature = "dir")]
+        DriverEntry::of::<dunnage_driver_dir::Dir>(),
+        #[cfg(feature = "image")]
+        DriverEntry::of::<dunnage_driver_image::Image>(),
+    ]
 }

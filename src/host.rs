@@ -7,6 +7,7 @@
 mod backend;
 mod gauges;
 mod plugin;
+mod privileges;
 mod status;
 
 use std::sync::Arc;
@@ -23,7 +24,17 @@ use crate::server::StateLock;
 use crate::service::Environment;
 use crate::telemetry::{Endpoint, Telemetry};
 use backend::Slot;
+pub use privileges::drop_privileges;
 pub use status::Status;
+
+/// The runtime that a host runs in: two threads that only move messages, since whatever may block runs on the threads
+/// of a backend.
+///
+/// # Errors
+/// Where the system gives no threads.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("host").enable_all().build()
+}
 
 /// A running host. It ends by [`stop`](Host::stop); dropping it cuts off what runs.
 pub struct Host {

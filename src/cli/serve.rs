@@ -1,6 +1,13 @@
 //! `dunnage serve`
 
-use super::ConfigFile;
+use anyhow::Context;
+use dunnage_driver_api::DriverEntry;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{ConfigFile, Output, Run, Status};
+use crate::config::Config;
+use crate::host::{self, Host};
+use crate::telemetry::{self, Telemetry};
 
 /// Serve the configured backends until told to stop (SIGTERM, SIGINT)
 #[derive(Debug, clap::Args)]
@@ -8,4 +15,33 @@ pub struct Serve {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigFile,
+}
+
+impl Run for Serve {
+    fn run(self, drivers: &[DriverEntry], _: &mut Output) -> anyhow::Result<Status> {
+        let config = self.config.load(drivers)?;
+        telemetry::init(config.log)?;
+        // Before there is a second thread: rights belong to threads.
+        host::drop_privileges()?;
+        let runtime = host::runtime().context("cannot start the runtime")?;
+        let served = runtime.block_on(serve(config));
+        // A call that hangs in the kernel must not keep the process.
+        runtime.shutdown_background();
+        served
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<Status> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    let host = Host::start(config, Telemetry::new()).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("told to stop: what runs is given time to end, mounts stay");
+    for operation in host.stop().await {
+        tracing::warn!(rpc = operation.rpc, "still running at the end; the same call finds it again");
+    }
+    Ok(Status::Success)
 }

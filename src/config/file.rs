@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::csi_name::CsiName;
 use super::values::{AbsolutePath, Listen};
+use crate::telemetry::LogFormat;
 
 /// The configuration of Dunnage.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -74,17 +75,6 @@ pub enum Mode {
     Controller,
     /// Staging and publishing: what needs this node.
     Node,
-}
-
-/// The form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Metrics and health.
