@@ -1,1 +1,84 @@
-//! The node engine: what happens to a source between stage and unstage.
+//! The node engine: what happens to a source between stage and unstage. The only place that mounts.
+//!
+//! A driver brings a device or a directory; the engine looks at it, makes and repairs its file system, mounts it, shows
+//! it where the orchestrator wants it, grows it, measures it and takes it all away again. Rules that hold everywhere:
+//!
+//! - What the kernel shows is the truth; records say only what was meant to be. Each is written before the mount it
+//!   describes, so that a process killed at any point is found by the next call.
+//! - No table of mounts is read per call: a place is looked at alone, and compared by device and inode.
+//! - A mount has its attributes, and has left its source's peer group, before it is put in its place.
+//! - What is not known to be ours is left alone, with an error that names it.
+//!
+//! Calls for one volume never run at once; calls for different volumes do. Every call may block.
+
+mod bind;
+mod check;
+mod device;
+mod filesystem;
+mod format;
+mod grow;
+mod health;
+mod kernel;
+mod namespace;
+mod options;
+mod place;
+mod probe;
+mod publish;
+mod record;
+mod request;
+mod signature;
+mod stage;
+mod stats;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod unpublish;
+mod unstage;
+mod uses;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dunnage_driver_api::{Error, Result, Tool};
+
+pub use health::{HealthFinding, HealthStatus};
+pub use namespace::Audience;
+pub use request::{PublishVolume, StageVolume};
+pub use stats::{Unit, Usage};
+pub use uses::Uses;
+
+/// Programs that the engine runs; `check` looks for them.
+pub const TOOLS: &[Tool] = &[format::MKFS_EXT4, check::E2FSCK, format::MKFS_XFS, format::MKFS_BTRFS];
+
+/// How the engine works.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EngineOptions {
+    /// Who must see what is mounted.
+    pub audience: Audience,
+}
+
+/// The node engine of this process, for all its backends.
+#[derive(Debug)]
+pub struct Engine {
+    folder: PathBuf,
+    records: record::Records,
+    namespace: namespace::Namespace,
+}
+
+impl Engine {
+    /// Opens the engine with its records in `<state>/node`, of which it is the only user.
+    ///
+    /// # Errors
+    /// FailedPrecondition on a kernel before Linux 5.14; otherwise where the folder cannot be used.
+    pub fn open(state: &Path, options: EngineOptions) -> Result<Self> {
+        const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+        kernel::check()?;
+        let boot = fs::read_to_string(BOOT).map_err(|error| Error::io(format!("cannot read {BOOT}"), error))?;
+        let folder = state.join("node");
+        Ok(Self {
+            records: record::Records::open(&folder, boot.trim())?,
+            folder,
+            namespace: namespace::Namespace::new(options.audience),
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! Repairing a file system that says of itself that it has errors.
+//!
+//! A file system that was in use when its machine died needs no check: mounting it replays its log. Only ext4 has a
+//! repair that is safe without a person, and only where its superblock notes an error is it run. XFS is never repaired
+//! here, and its log never thrown away: that is a decision about data.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dunnage_driver_api::{Context, Error, FsType, Result, Tool};
+
+use super::probe::FileSystem;
+
+/// Repairs ext4.
+pub(super) const E2FSCK: Tool = Tool { program: "e2fsck", package: "e2fsprogs" };
+
+/// A check reads all metadata, which takes long on a large file system.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Repairs what can be repaired safely.
+///
+/// # Errors
+/// FailedPrecondition with the program's words where a person must decide.
+pub(super) fn mend(cx: &Context, path: &Path, found: &FileSystem) -> Result<()> {
+    if !found.has_errors || found.fs_type != FsType::Ext4 {
+        return Ok(());
+    }
+    let command = E2FSCK.command().arg("-p").arg(path).timeout(TIMEOUT);
+    let output = cx.commands.run(&command)?;
+    // 0: nothing was wrong. 1, 2: mended. Everything else was left as it is.
+    match output.status.code() {
+        Some(0..=2) => Ok(()),
+        _ => Err(Error::precondition(format!(
+            "the ext4 file system on {} has errors that e2fsck -p does not repair: make a copy of the device, then run \
+             e2fsck on it by hand",
+            path.display()
+        ))
+        .caused_by(Error::internal(format!("{} {}", output.stdout.trim(), output.stderr.trim())))),
+    }
+}

@@ -1,0 +1,112 @@
+//! A block device by its number: what is known of it without opening it.
+
+use std::fmt;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use dunnage_driver_api::{Bytes, DeviceSource, Error, Result};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// The number of a block device. It is the device's own while it is held open or attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DeviceNumber {
+    major: u32,
+    minor: u32,
+}
+
+impl fmt::Display for DeviceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+impl DeviceNumber {
+    /// The number of the open device of a source, whose name is proven to be its own.
+    pub(super) fn of(source: &DeviceSource) -> Result<Self> {
+        let held = rustix::fs::fstat(&source.device).map(|seen| number(&seen));
+        let named = rustix::fs::stat(&source.path).map(|seen| number(&seen));
+        match (held, named) {
+            (Ok(Some(held)), Ok(Some(named))) if held == named => Ok(held),
+            (held, named) => Err(Error::internal(format!(
+                "the driver gave a device that is not the one {} names ({held:?}, {named:?})",
+                source.path.display()
+            ))),
+        }
+    }
+
+    /// Its size, as the kernel shows it now.
+    pub(super) fn size(self) -> Result<Bytes> {
+        let sectors = self.attribute("size")?;
+        sectors
+            .parse::<u64>()
+            .map(|sectors| Bytes::new(sectors.saturating_mul(512)))
+            .map_err(|error| Error::internal(format!("cannot read the size of device {self}")).caused_by(error))
+    }
+
+    /// Whether the kernel refuses to write to it.
+    pub(super) fn is_read_only(self) -> Result<bool> {
+        Ok(self.attribute("ro")? != "0")
+    }
+
+    /// Whether the kernel has a device of this number.
+    pub(super) fn exists(self) -> bool {
+        self.folder().exists()
+    }
+
+    fn attribute(self, name: &str) -> Result<String> {
+        fs::read_to_string(self.folder().join(name))
+            .map(|text| text.trim().to_owned())
+            .map_err(|error| Error::io(format!("cannot read the {name} of device {self}"), error))
+    }
+
+    fn folder(self) -> PathBuf {
+        PathBuf::from(format!("/sys/dev/block/{self}"))
+    }
+
+    /// Opens the device for reading by its name, or answers `None` where that name is not its own any more.
+    pub(super) fn open(self, path: &Path, exclusive: bool) -> rustix::io::Result<Option<impl AsFd + use<>>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | if exclusive { OFlags::EXCL } else { OFlags::empty() };
+        match rustix::fs::stat(path) {
+            Ok(seen) if number(&seen) == Some(self) => {}
+            Ok(_) | Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(device) => Ok(Some(device)),
+            Err(Errno::NOENT | Errno::NXIO | Errno::NODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until nothing has the device for its own any more: no file system, no program that formats it.
+    ///
+    /// # Errors
+    /// FailedPrecondition where something still has it at `until`.
+    pub(super) fn wait_until_free(self, path: &Path, until: Instant) -> Result<()> {
+        loop {
+            match self.open(path, true) {
+                Ok(_) => return Ok(()),
+                // There is no event to wait for: the kernel ends a file system some time after its last unmount.
+                Err(Errno::BUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                Err(Errno::BUSY) => {
+                    return Err(Error::precondition(format!(
+                        "{} is still in use on this node: unmount it everywhere, also in other mount namespaces, and \
+                         end programs that hold it",
+                        path.display()
+                    ))
+                    .retry(true));
+                }
+                Err(error) => return Err(Error::io(format!("cannot open {}", path.display()), error)),
+            }
+        }
+    }
+}
+
+fn number(seen: &rustix::fs::Stat) -> Option<DeviceNumber> {
+    (FileType::from_raw_mode(seen.st_mode) == FileType::BlockDevice)
+        .then(|| DeviceNumber { major: rustix::fs::major(seen.st_rdev), minor: rustix::fs::minor(seen.st_rdev) })
+}

@@ -1,0 +1,111 @@
+//! What is wrong with a volume, as this node sees it (CSI NodeGetVolumeHealth).
+
+use std::path::Path;
+
+use dunnage_driver_api::{Result, VolumeId};
+use rustix::fs::{Dir, Mode, OFlags, StatVfsMountFlags};
+
+use super::Engine;
+use super::place::{Place, Seen};
+use super::record::Device;
+
+/// One thing that is wrong now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthFinding {
+    /// How bad it is.
+    pub status: HealthStatus,
+    /// A word for programs, in CamelCase; not twice in one answer.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthStatus {
+    /// Not usable from this node.
+    Inaccessible,
+}
+
+impl Engine {
+    /// What is wrong with the volume here; nothing for one that was never brought to this node. Asks the file system
+    /// itself and may hang with it: the caller bounds it.
+    ///
+    /// # Errors
+    /// Where the record cannot be read.
+    pub fn volume_health(&self, volume: &VolumeId) -> Result<Vec<HealthFinding>> {
+        let record = self.records.load(volume)?;
+        let mut findings = Vec::new();
+        if let Some(stage) = &record.stage
+            && let Some(device) = &stage.device
+        {
+            let asked_read_only = record.published.values().any(|published| published.asked.is_read_only());
+            findings.extend(device_findings(device, stage.asked.block && asked_read_only));
+            if let Some(mounted) = &device.filesystem {
+                let missing =
+                    inaccessible("StagingMountMissing", "is not mounted where it was staged", stage.path.as_path());
+                findings.extend(mount_finding(
+                    stage.path.as_path(),
+                    Seen::Mount(mounted.root),
+                    missing,
+                    mounted.read_only,
+                ));
+            }
+        }
+        for (path, target) in &record.published {
+            let missing = inaccessible("TargetMountMissing", "is not mounted where it was published", path.as_path());
+            let seen = Seen::Mount(target.root);
+            let found = if target.asked.block {
+                (look(path.as_path()) != Some(seen)).then_some(missing)
+            } else {
+                mount_finding(path.as_path(), seen, missing, true)
+            };
+            findings.extend(found);
+        }
+        let mut reasons = std::collections::BTreeSet::new();
+        findings.retain(|finding| reasons.insert(finding.reason));
+        Ok(findings)
+    }
+}
+
+fn look(path: &Path) -> Option<Seen> {
+    Place::find(path).ok()??.look().ok()
+}
+
+fn inaccessible(reason: &'static str, what: &str, path: &Path) -> HealthFinding {
+    let message = format!("the volume {what}: {}", path.display());
+    HealthFinding { status: HealthStatus::Inaccessible, reason, message }
+}
+
+fn device_findings(device: &Device, read_only_by_us: bool) -> Option<HealthFinding> {
+    if !device.number.size().is_ok_and(|size| size.get() > 0) {
+        return Some(inaccessible("DeviceGone", "has lost its device", &device.path));
+    }
+    let read_only = device.number.is_read_only().unwrap_or_default();
+    (read_only && !device.read_only && !read_only_by_us)
+        .then(|| inaccessible("DeviceReadOnly", "is on a device that has become read-only", &device.path))
+}
+
+/// Asks the mounted file system for its root: one that has shut itself down, or lost its device, does not give it.
+fn mount_finding(path: &Path, wanted: Seen, missing: HealthFinding, may_be_read_only: bool) -> Option<HealthFinding> {
+    let Ok(Some(place)) = Place::find(path) else { return Some(missing) };
+    if !place.look().is_ok_and(|seen| seen == wanted) {
+        return Some(missing);
+    }
+    let asked = || -> std::io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(place.open()?, ".", flags, Mode::empty())?;
+        rustix::fs::fstat(&root)?;
+        Dir::read_from(&root)?.next().transpose()?;
+        Ok(rustix::fs::fstatvfs(&root)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+    };
+    match asked() {
+        Err(error) => {
+            Some(inaccessible("FilesystemError", &format!("has a file system that does not answer ({error})"), path))
+        }
+        Ok(true) if !may_be_read_only => {
+            Some(inaccessible("FilesystemReadOnly", "has a file system that has become read-only", path))
+        }
+        Ok(_) => None,
+    }
+}

@@ -1,0 +1,105 @@
+//! Whose mount namespace this is, and which of its folders the host sees.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use dunnage_driver_api::{Error, Result};
+
+/// The kernel's fixed number of the first mount namespace (since Linux 6.17).
+const FIRST_MOUNT_NAMESPACE: u64 = 0xEFFF_FFF8;
+/// The kernel's fixed number of the first process namespace.
+const FIRST_PROCESS_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Who must see what is mounted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Audience {
+    /// The host: in a mount namespace of our own (a container's), every mount lies below one that is shared with it.
+    #[default]
+    Host,
+    /// This process and its children alone, as in the demo without root.
+    Process,
+}
+
+/// What mounts must lie below.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    must_share: bool,
+    /// Mounts found to be shared. Their propagation is the pod's or the unit's, fixed while it runs; without this a
+    /// publish would cost a reading of the whole table of mounts.
+    shared: Mutex<HashSet<u64>>,
+}
+
+impl Namespace {
+    /// Looks at the namespace of this process.
+    pub(super) fn new(audience: Audience) -> Self {
+        Self { must_share: audience == Audience::Host && !is_of_host(), shared: Mutex::default() }
+    }
+
+    /// A namespace that is taken for a container's.
+    #[cfg(test)]
+    pub(super) fn of_container() -> Self {
+        Self { must_share: true, shared: Mutex::default() }
+    }
+
+    /// Checks that what is mounted on `mount`, of which `folder` is a part, outlives the container.
+    ///
+    /// # Errors
+    /// FailedPrecondition that names the folder and its propagation.
+    pub(super) fn check(&self, mount: u64, folder: &Path) -> Result<()> {
+        if !self.must_share || self.shared().contains(&mount) {
+            return Ok(());
+        }
+        let table = fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|error| Error::io("cannot read the mounts of this process", error))?;
+        let propagation = propagation(&table, mount).unwrap_or_default();
+        if propagation.starts_with("shared:") {
+            self.shared().insert(mount);
+            return Ok(());
+        }
+        Err(Error::precondition(format!(
+            "the folder {} is not shared with the host (its propagation is {}), so that a mount in it would be seen by \
+             nobody else and end with this container: mount that folder, or one above it, with Bidirectional \
+             propagation",
+            folder.display(),
+            if propagation.is_empty() { "private" } else { propagation },
+        )))
+    }
+
+    fn shared(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The optional fields of a mount in the table of mounts: `shared:N`, `master:N`, both, or nothing.
+fn propagation(table: &str, mount: u64) -> Option<&str> {
+    let line = table.lines().find(|line| line.split(' ').next() == Some(mount.to_string().as_str()))?;
+    let head = line.split_once(" - ")?.0;
+    Some(head.splitn(7, ' ').nth(6).unwrap_or_default())
+}
+
+/// Whether this is the namespace of the host's first process. Where that cannot be told it is taken for a container.
+fn is_of_host() -> bool {
+    let number = |process: &str, kind: &str| {
+        let link = fs::read_link(format!("/proc/{process}/ns/{kind}")).ok()?;
+        link.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse::<u64>().ok()
+    };
+    let own = number("self", "mnt");
+    own == Some(FIRST_MOUNT_NAMESPACE)
+        || own.is_some() && number("self", "pid") == Some(FIRST_PROCESS_NAMESPACE) && own == number("1", "mnt")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_propagation_of_a_mount_is_read_from_its_line() {
+        let table = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+                     33 27 0:22 / /a rw,relatime shared:5 master:1 - tmpfs a rw\n";
+        assert_eq!(propagation(table, 33), Some("shared:5 master:1"));
+        assert_eq!(propagation(table, 22), Some(""));
+        assert_eq!(propagation(table, 2), None);
+    }
+}

@@ -1,0 +1,275 @@
+//! A place in the tree of files where a mount is, or goes.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use dunnage_driver_api::{Error, Result};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, UnmountFlags};
+use serde::{Deserialize, Serialize};
+
+use super::namespace::Namespace;
+
+/// How long an unmount that is refused as busy is tried again: such answers are mostly of a moment (a program that
+/// was just started and still holds a descriptor).
+const BUSY: Duration = Duration::from_secs(2);
+/// Looks at a file without asking a server that may never answer, and never through a link.
+const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT).union(AtFlags::STATX_DONT_SYNC);
+
+/// What a mount shows at its top, in the kernel's numbers: the same file system and the same file of it.
+///
+/// The number of the mount itself is not in it: each mount namespace has its own, so that it changes when the container
+/// of this process is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Root {
+    major: u32,
+    minor: u32,
+    inode: u64,
+}
+
+impl Root {
+    /// What an open file, directory or mount shows.
+    pub(super) fn of(file: impl AsFd) -> Result<Self> {
+        statx(file.as_fd(), Path::new(""), LOOK | AtFlags::EMPTY_PATH)
+            .map(|seen| Self::from(&seen))
+            .map_err(|error| Error::io("cannot look at an open mount", error))
+    }
+}
+
+impl From<&rustix::fs::Statx> for Root {
+    fn from(seen: &rustix::fs::Statx) -> Self {
+        Self { major: seen.stx_dev_major, minor: seen.stx_dev_minor, inode: seen.stx_ino }
+    }
+}
+
+/// What is at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Nothing.
+    Missing,
+    /// A directory without a mount.
+    Directory,
+    /// A regular file without a mount.
+    File,
+    /// Something on which nothing can be mounted: a symbolic link, a device.
+    Other,
+    /// A mount.
+    Mount(Root),
+    /// A mount whose server is gone for good.
+    Dead,
+}
+
+/// What a mount goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// For a file system.
+    Directory,
+    /// For a device.
+    File,
+}
+
+/// A name in an open folder. Links in the way to the folder are followed, as an admin may have moved the orchestrator's
+/// folder with one; the name itself never is.
+#[derive(Debug)]
+pub(super) struct Place {
+    folder: OwnedFd,
+    name: OsString,
+    path: PathBuf,
+}
+
+impl Place {
+    /// The place of this path, or `None` where its folder does not exist.
+    pub(super) fn find(path: &Path) -> Result<Option<Self>> {
+        let (above, name) = split(path)?;
+        match open_folder(above) {
+            Ok(folder) => Ok(Some(Self { folder, name, path: path.into() })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(folder_error(above, error)),
+        }
+    }
+
+    /// The place of this path in a namespace where mounts may be made in it. Missing folders above are made.
+    pub(super) fn make(path: &Path, namespace: &Namespace) -> Result<Self> {
+        let (above, name) = split(path)?;
+        let mut missing = Vec::new();
+        let mut existing = above;
+        let mut folder = loop {
+            match (open_folder(existing), split(existing)) {
+                (Ok(folder), _) => break folder,
+                (Err(Errno::NOENT), Ok((next, name))) => {
+                    missing.push(name);
+                    existing = next;
+                }
+                (Err(error), _) => return Err(folder_error(existing, error)),
+            }
+        };
+        let seen = statx(folder.as_fd(), Path::new(""), LOOK | AtFlags::EMPTY_PATH)
+            .map_err(|error| folder_error(existing, error))?;
+        namespace.check(seen.stx_mnt_id, existing)?;
+        for name in missing.iter().rev() {
+            let made = match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o750)) {
+                Ok(()) | Err(Errno::EXIST) => {
+                    rustix::fs::openat(&folder, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())
+                }
+                Err(error) => Err(error),
+            };
+            folder = made.map_err(|error| Error::io(format!("cannot make the folder {}", above.display()), error))?;
+        }
+        Ok(Self { folder, name, path: path.into() })
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is there, without asking a server.
+    pub(super) fn look(&self) -> Result<Seen> {
+        let seen = match statx(self.folder.as_fd(), Path::new(&self.name), LOOK) {
+            Ok(seen) => seen,
+            Err(Errno::NOENT) => return Ok(Seen::Missing),
+            Err(error) if is_dead(error) => return Ok(Seen::Dead),
+            Err(error) => return Err(self.error("look at", error)),
+        };
+        if seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(Seen::Mount(Root::from(&seen)));
+        }
+        Ok(match FileType::from_raw_mode(seen.stx_mode.into()) {
+            FileType::Directory => Seen::Directory,
+            FileType::RegularFile => Seen::File,
+            _ => Seen::Other,
+        })
+    }
+
+    /// What is there, and whether its server still answers. May hang with a server that is silent.
+    pub(super) fn look_closely(&self) -> Result<Seen> {
+        let seen = self.look()?;
+        if let Seen::Mount(_) = seen
+            && let Err(error) = self.open().and_then(|file| Ok(rustix::fs::fstatfs(&file)?))
+            && error.raw_os_error().is_some_and(|number| is_dead(Errno::from_raw_os_error(number)))
+        {
+            return Ok(Seen::Dead);
+        }
+        Ok(seen)
+    }
+
+    /// Opens what is there as a handle alone (`O_PATH`): nothing is asked of a device or a server.
+    pub(super) fn open(&self) -> std::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.folder, &self.name, flags, Mode::empty())?)
+    }
+
+    /// Makes what a mount goes on.
+    pub(super) fn create(&self, kind: Kind) -> Result<()> {
+        let made = match kind {
+            Kind::Directory => rustix::fs::mkdirat(&self.folder, &self.name, Mode::from_raw_mode(0o750)),
+            Kind::File => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat(&self.folder, &self.name, flags, Mode::from_raw_mode(0o600)).map(drop)
+            }
+        };
+        made.map_err(|error| self.error("create", error))
+    }
+
+    /// Puts a mount that is attached nowhere yet on what is there.
+    pub(super) fn attach(&self, mount: BorrowedFd<'_>) -> Result<()> {
+        let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        let here = self.open().map_err(|error| self.error("open", error))?;
+        rustix::mount::move_mount(mount, "", &here, "", empty).map_err(|error| self.error("mount on", error))
+    }
+
+    /// Takes the topmost mount away. What is not a mount (any more) is well so.
+    pub(super) fn unmount(&self) -> Result<()> {
+        let until = Instant::now() + BUSY;
+        loop {
+            match rustix::mount::unmount(self.by_descriptor(), UnmountFlags::NOFOLLOW) {
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
+                // There is no event to wait for: nobody tells when the last user of a mount goes.
+                Err(Errno::BUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                Err(Errno::BUSY) => {
+                    return Err(Error::precondition(format!(
+                        "{} is in use: end the programs that have files open or a working directory in it",
+                        self.path.display()
+                    ))
+                    .retry(true));
+                }
+                Err(error) => return Err(self.error("unmount", error)),
+            }
+        }
+    }
+
+    /// Takes a mount away whose server is gone: it holds nothing that could still be written.
+    pub(super) fn unmount_dead(&self) -> Result<()> {
+        let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
+        rustix::mount::unmount(self.by_descriptor(), flags).map_err(|error| self.error("unmount", error))
+    }
+
+    /// Removes what a mount was on, where it is empty: a directory, or a file without a byte.
+    pub(super) fn remove(&self) -> Result<()> {
+        let flags = match self.look()? {
+            Seen::Directory => AtFlags::REMOVEDIR,
+            Seen::File if self.is_empty_file()? => AtFlags::empty(),
+            _ => return Ok(()),
+        };
+        match rustix::fs::unlinkat(&self.folder, &self.name, flags) {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(()),
+            Err(error) => Err(self.error("remove", error)),
+        }
+    }
+
+    fn is_empty_file(&self) -> Result<bool> {
+        rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|seen| seen.st_size == 0)
+            .map_err(|error| self.error("look at", error))
+    }
+
+    /// A path of the very name in the very folder that was looked at: umount2(2) takes no descriptor.
+    fn by_descriptor(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.folder.as_raw_fd().to_string()).join(&self.name)
+    }
+
+    fn error(&self, what: &str, error: impl Into<std::io::Error>) -> Error {
+        Error::io(format!("cannot {what} {}", self.path.display()), error)
+    }
+}
+
+/// Whether a mount that shows `root` is at the path.
+pub(super) fn is_mounted(path: &Path, root: Root) -> Result<bool> {
+    match Place::find(path)? {
+        Some(place) => Ok(place.look()? == Seen::Mount(root)),
+        None => Ok(false),
+    }
+}
+
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat2(CWD, path, FOLDER, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+fn folder_error(path: &Path, error: Errno) -> Error {
+    match error {
+        Errno::NOTDIR => Error::precondition(format!("{} is not a folder: remove what is there", path.display())),
+        Errno::LOOP => Error::precondition(format!("{} has a loop of links in it: remove it", path.display())),
+        error => Error::io(format!("cannot open the folder {}", path.display()), error),
+    }
+}
+
+fn split(path: &Path) -> Result<(&Path, OsString)> {
+    match (path.parent(), path.file_name()) {
+        (Some(above), Some(name)) => Ok((above, name.into())),
+        _ => Err(Error::invalid(format!("{} has no folder above it: give another path", path.display()))),
+    }
+}
+
+fn statx(folder: BorrowedFd<'_>, name: &Path, flags: AtFlags) -> rustix::io::Result<rustix::fs::Statx> {
+    rustix::fs::statx(folder, name, flags, StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO | StatxFlags::MNT_ID)
+}
+
+/// The answers of a file system whose server is gone for good.
+fn is_dead(error: Errno) -> bool {
+    matches!(error, Errno::STALE | Errno::NOTCONN)
+}

@@ -1,0 +1,218 @@
+//! What was staged and published on this node, one file a volume: how it is undone after a restart.
+//!
+//! Records lie in a folder named by the boot. A record of an earlier boot would only be a hint, since all it names is
+//! gone, so those folders are removed unread. That is also why nothing here is flushed to the disk: what must outlive
+//! this process lives in the kernel's cache, and what does not outlive the kernel is of no use.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use dunnage_driver_api::{
+    Access, AccessMode, Error, Fingerprint, FsType, Identity, ReleaseRecord, Result, StagingPath, TargetPath,
+    VolumeCapability, VolumeId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::device::DeviceNumber;
+use super::options::Options;
+use super::place::Root;
+
+/// The form of the file that this release writes; it reads this one and the one before.
+const VERSION: u32 = 1;
+
+/// What is known of one volume on this node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    pub(super) volume: VolumeId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stage: Option<Stage>,
+    /// The targets and what was asked for each: written before the mount, so that a target in it may lack its mount.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) published: BTreeMap<TargetPath, Published>,
+}
+
+/// How a volume was brought to this node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Stage {
+    pub(super) path: StagingPath,
+    /// Whether the folder at the path was made here, and is to be removed again: an orchestrator removes its own.
+    pub(super) made: bool,
+    pub(super) asked: Asked,
+    /// What undoes the driver's part.
+    pub(super) release: ReleaseRecord,
+    /// The device, once it is known: before anything of it is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) device: Option<Device>,
+}
+
+/// The device of a staged volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Device {
+    pub(super) path: PathBuf,
+    pub(super) number: DeviceNumber,
+    pub(super) identity: Identity,
+    /// Whether it came read-only from its driver: then it is never made writable.
+    pub(super) read_only: bool,
+    /// What is mounted at the staging path; nothing for a raw block volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) filesystem: Option<Mounted>,
+}
+
+/// The file system of a staged volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Mounted {
+    pub(super) fs_type: FsType,
+    pub(super) read_only: bool,
+    pub(super) root: Root,
+}
+
+/// A target of a volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Published {
+    pub(super) asked: Asked,
+    pub(super) root: Root,
+}
+
+/// What a request asked for, to be compared with a repeated one. Of the options there are only digests: they may hold
+/// secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    pub(super) block: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fs_type: Option<FsType>,
+    pub(super) mode: AccessMode,
+    pub(super) readonly: bool,
+    options: Fingerprint,
+    filesystem_options: Fingerprint,
+}
+
+impl Asked {
+    /// What a capability asks for, and the flag of a publish.
+    pub(super) fn new(capability: &VolumeCapability, options: &Options, readonly: bool) -> Self {
+        Self {
+            block: capability.access == Access::Block,
+            fs_type: match &capability.access {
+                Access::Mount(mount) => mount.fs_type,
+                Access::Block => None,
+            },
+            mode: capability.mode,
+            readonly,
+            options: options.digest(),
+            filesystem_options: options.filesystem_digest(),
+        }
+    }
+
+    /// Whether nobody may write by this.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.readonly || self.mode.is_read_only()
+    }
+
+    /// Whether the file system was told the same.
+    pub(super) fn tells_file_system_the_same(&self, other: &Self) -> bool {
+        self.filesystem_options == other.filesystem_options
+    }
+}
+
+impl Record {
+    /// Of a volume of which nothing is known yet.
+    pub(super) fn new(volume: VolumeId) -> Self {
+        Self { version: VERSION, volume, stage: None, published: BTreeMap::new() }
+    }
+}
+
+/// The folder of records.
+#[derive(Debug)]
+pub(super) struct Records {
+    folder: PathBuf,
+}
+
+impl Records {
+    /// Opens the records of this boot below `folder`, and removes those of earlier ones.
+    pub(super) fn open(folder: &Path, boot: &str) -> Result<Self> {
+        let own = folder.join(format!("boot-{boot}"));
+        let failed = |error: io::Error| Error::io(format!("cannot prepare {}", folder.display()), error);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&own).map_err(failed)?;
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(b"boot-") && path != own {
+                fs::remove_dir_all(&path).map_err(failed)?;
+            }
+        }
+        Ok(Self { folder: own })
+    }
+
+    /// What is known of a volume; an empty record where nothing is.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or understood: then nothing may be concluded from it.
+    pub(super) fn load(&self, volume: &VolumeId) -> Result<Record> {
+        Ok(self.read(&self.path(volume))?.unwrap_or_else(|| Record::new(volume.clone())))
+    }
+
+    /// Every record.
+    pub(super) fn all(&self) -> Result<Vec<Record>> {
+        let failed = |error: io::Error| Error::io(format!("cannot list {}", self.folder.display()), error);
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                records.extend(self.read(&path)?);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Keeps a record; removes it where there is nothing left in it.
+    pub(super) fn store(&self, record: &Record) -> Result<()> {
+        let path = self.path(&record.volume);
+        let failed = |error: io::Error| Error::io(format!("cannot write {}", path.display()), error);
+        if record.stage.is_none() && record.published.is_empty() {
+            return match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+                _ => Ok(()),
+            };
+        }
+        let text = serde_json::to_vec(record)
+            .map_err(|error| Error::internal(format!("cannot write {}", path.display())).caused_by(error))?;
+        replace(&path, &text).map(drop).map_err(failed)
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Record>> {
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(format!("cannot read {}", path.display()), error)),
+        };
+        let unknown = |why: &str| {
+            Error::internal(format!(
+                "the record {} {why}: unmount what is mounted of this volume, then remove that file",
+                path.display()
+            ))
+            .retry(false)
+        };
+        let record: Record = serde_json::from_slice(&text).map_err(|error| unknown("is damaged").caused_by(error))?;
+        if record.version > VERSION {
+            return Err(unknown("was written by a later release"));
+        }
+        Ok(Some(record))
+    }
+
+    fn path(&self, volume: &VolumeId) -> PathBuf {
+        self.folder.join(format!("{volume}.json"))
+    }
+}
+
+/// Puts a file in the place of another in one step, and gives it back open, so that the caller may flush it. Two calls
+/// for one path never run at once, since none do for one volume.
+pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<fs::File> {
+    let new = path.with_added_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text)?;
+    fs::rename(&new, path)?;
+    Ok(file)
+}

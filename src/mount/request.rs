@@ -1,0 +1,39 @@
+//! What the engine is asked, already checked and typed.
+
+use std::collections::BTreeMap;
+
+use dunnage_driver_api::{StagingPath, TargetPath, VolumeCapability, VolumeId};
+
+/// A checked NodeStageVolume.
+#[derive(Debug, Clone)]
+pub struct StageVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Where it is staged.
+    pub staging_path: StagingPath,
+    /// How it is to be used.
+    pub capability: VolumeCapability,
+    /// What CreateVolume answered; may be empty.
+    pub volume_context: BTreeMap<String, String>,
+    /// What ControllerPublishVolume answered; may be empty.
+    pub publish_context: BTreeMap<String, String>,
+}
+
+/// A checked NodePublishVolume.
+#[derive(Debug, Clone)]
+pub struct PublishVolume {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Where it was staged; `None` where the request does not say.
+    pub staging_path: Option<StagingPath>,
+    /// Where the workload will find it.
+    pub target_path: TargetPath,
+    /// How it is to be used.
+    pub capability: VolumeCapability,
+    /// Whether this target may not be written to, whatever the access mode says.
+    pub readonly: bool,
+    /// What CreateVolume answered; may be empty.
+    pub volume_context: BTreeMap<String, String>,
+    /// What ControllerPublishVolume answered; may be empty.
+    pub publish_context: BTreeMap<String, String>,
+}

@@ -1,0 +1,275 @@
+//! NodeStageVolume: a device is brought to this node, and its file system mounted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use dunnage_driver_api::{
+    Access, Context, DeviceSource, Error, ErrorKind, FsType, Node, ReleaseRecord, Result, Source, SourceRequest,
+    VolumeCapability, VolumeId,
+};
+
+use super::device::DeviceNumber;
+use super::format::{self, Intent};
+use super::options::Options;
+use super::place::{Kind, Place, Root, Seen};
+use super::probe::{FileSystem, Probe, probe};
+use super::record::{Asked, Device, Mounted, Record, Stage};
+use super::request::StageVolume;
+use super::{Engine, check, filesystem, grow};
+
+/// What an orchestrator passes on from the calls before.
+pub(super) struct Contexts<'a> {
+    pub(super) volume: &'a BTreeMap<String, String>,
+    pub(super) publish: &'a BTreeMap<String, String>,
+}
+
+/// Whether a blank device may be formatted: at a stage it is new, later it has lost its data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfBlank {
+    Format,
+    Refuse,
+}
+
+impl Engine {
+    /// Brings the volume to this node, once for all its targets. A volume that is staged already stays as it is.
+    ///
+    /// Only for backends whose volumes are staged; for the others there is nothing to do.
+    ///
+    /// # Errors
+    /// AlreadyExists where it is staged elsewhere or as something else; FailedPrecondition where something of somebody
+    /// else's is at the path or on the device. After an error the device is given back, or found by the next attempt.
+    pub fn stage(&self, cx: &Context, node: &dyn Node, request: &StageVolume) -> Result<()> {
+        let options = options_of(&request.capability)?;
+        let asked = Asked::new(&request.capability, &options, false);
+        let mut record = self.records.load(&request.volume)?;
+        if let Some(stage) = &record.stage {
+            let same = stage.path == request.staging_path && stage.asked == asked;
+            match (self.is_staged(stage)?, same) {
+                (true, true) => return Ok(()),
+                (false, true) => {}
+                (live, false) if live || !self.published(&record)?.is_empty() => {
+                    return Err(staged_otherwise(stage, request));
+                }
+                (_, false) => {}
+            }
+        }
+        let path = request.staging_path.as_path();
+        let (place, made) = if asked.block { (None, false) } else { self.staging_place(path)? };
+        record.stage = record.stage.take().filter(|stage| stage.path == request.staging_path);
+        let begun = |release: &ReleaseRecord, before: Option<Stage>| Stage {
+            path: request.staging_path.clone(),
+            made: made || before.as_ref().is_some_and(|before| before.made),
+            asked: asked.clone(),
+            release: release.clone(),
+            device: before.and_then(|before| before.device),
+        };
+        let contexts = Contexts { volume: &request.volume_context, publish: &request.publish_context };
+        let made_place = place.as_ref().filter(|_| made);
+        let source = match self.source(cx, node, &record, &contexts, &begun) {
+            Ok(source) => source,
+            Err(error) => {
+                made_place.map_or(Ok(()), Place::remove)?;
+                return Err(error);
+            }
+        };
+        let stage = begun(&source.release, record.stage.take());
+        let fresh = stage.device.is_none();
+        let release = stage.release.clone();
+        record.stage = Some(stage);
+        let staged = self.mount_source(cx, &mut record, source, place.as_ref(), &options, IfBlank::Format);
+        if staged.is_err() && fresh {
+            self.give_back(cx, node, record, &release)?;
+            made_place.map_or(Ok(()), Place::remove)?;
+        }
+        staged
+    }
+
+    /// Whether what the record says is there: the mount of a file system, or the device of a raw block volume.
+    pub(super) fn is_staged(&self, stage: &Stage) -> Result<bool> {
+        let Some(device) = &stage.device else { return Ok(false) };
+        match &device.filesystem {
+            Some(mounted) => match Place::find(stage.path.as_path())? {
+                Some(place) => Ok(place.look_closely()? == Seen::Mount(mounted.root)),
+                None => Ok(false),
+            },
+            None if stage.asked.block => Ok(device.number.size().is_ok_and(|size| size.get() > 0)),
+            None => Ok(false),
+        }
+    }
+
+    /// The place where a file system will be mounted, empty, and whether its folder was made for it.
+    pub(super) fn staging_place(&self, path: &Path) -> Result<(Option<Place>, bool)> {
+        let place = Place::make(path, &self.namespace)?;
+        let mut seen = place.look_closely()?;
+        while seen == Seen::Dead {
+            place.unmount_dead()?;
+            seen = place.look_closely()?;
+        }
+        match seen {
+            Seen::Missing => {
+                place.create(Kind::Directory)?;
+                Ok((Some(place), true))
+            }
+            Seen::Directory => Ok((Some(place), false)),
+            Seen::Mount(_) => Err(foreign_mount(path)),
+            _ => Err(Error::precondition(format!("{} is not a folder: remove what is there", path.display()))),
+        }
+    }
+
+    /// Asks the driver for the device; what it wants kept goes into the record at once.
+    pub(super) fn source(
+        &self,
+        cx: &Context,
+        node: &dyn Node,
+        record: &Record,
+        contexts: &Contexts<'_>,
+        begun: &dyn Fn(&ReleaseRecord, Option<Stage>) -> Stage,
+    ) -> Result<DeviceSource> {
+        let keep = |release: &ReleaseRecord| {
+            let mut kept = record.clone();
+            kept.stage = Some(begun(release, kept.stage.take()));
+            self.records.store(&kept)
+        };
+        let request = SourceRequest::new(&record.volume, contexts.volume, contexts.publish, &keep);
+        let Source::Device(source) = node.source(cx, &request)? else {
+            return Err(Error::internal("the driver gave no device for a volume that it wants staged"));
+        };
+        match record.stage.as_ref().and_then(|stage| stage.device.as_ref()) {
+            Some(device) if device.identity != source.identity => Err(Error::precondition(format!(
+                "volume {} was staged from device {:?} and is now on device {:?}: unstage it first",
+                record.volume, device.identity.0, source.identity.0
+            ))),
+            _ => Ok(source),
+        }
+    }
+
+    /// Mounts the device of a record that has its stage begun, at `place`, or nowhere for raw block. The record is
+    /// complete before anything can be seen.
+    pub(super) fn mount_source(
+        &self,
+        cx: &Context,
+        record: &mut Record,
+        source: DeviceSource,
+        place: Option<&Place>,
+        options: &Options,
+        if_blank: IfBlank,
+    ) -> Result<()> {
+        let in_use = !self.published(record)?.is_empty();
+        let Some(stage) = &mut record.stage else { return Err(Error::internal("the stage was not begun")) };
+        let number = DeviceNumber::of(&source)?;
+        let read_only = match &stage.device {
+            Some(device) => device.read_only,
+            None => number.is_read_only()?,
+        };
+        let device = Device {
+            path: source.path.clone(),
+            number,
+            identity: source.identity.clone(),
+            read_only,
+            filesystem: None,
+        };
+        let Some(place) = place else {
+            stage.device = Some(device);
+            return self.records.store(record);
+        };
+        let found = self.filesystem_on(cx, &record.volume, &source, number, stage.asked.fs_type, if_blank)?;
+        let read_only = stage.asked.is_read_only() || options.attributes.is_read_only() || read_only;
+        if !read_only && !in_use {
+            check::mend(cx, &source.path, &found)?;
+        }
+        let mount = filesystem::mount(&source.path, found.fs_type, options, read_only)?;
+        if !read_only && grow::has_room(&device, found.size)? {
+            grow::grow(&mount, found.fs_type, number.size()?)?;
+        }
+        let mounted = Mounted { fs_type: found.fs_type, read_only, root: Root::of(&mount)? };
+        stage.device = Some(Device { filesystem: Some(mounted), ..device });
+        self.records.store(record)?;
+        place.attach(std::os::fd::AsFd::as_fd(&mount))
+    }
+
+    /// The file system that is on the device, or is made on it now.
+    fn filesystem_on(
+        &self,
+        cx: &Context,
+        volume: &VolumeId,
+        source: &DeviceSource,
+        number: DeviceNumber,
+        wanted: Option<FsType>,
+        if_blank: IfBlank,
+    ) -> Result<FileSystem> {
+        let intent = Intent::of(&self.folder, volume);
+        let size = number.size()?;
+        let holds = |what: String, remedy: &str| {
+            Err(Error::precondition(format!("{} holds {what}: {remedy}", source.path.display())).with("volume", volume))
+        };
+        let again = match probe(&source.device, &source.path, size)? {
+            Probe::FileSystem(found) if wanted.is_none_or(|wanted| wanted == found.fs_type) => {
+                intent.remove()?;
+                return Ok(found);
+            }
+            Probe::FileSystem(found) => {
+                return holds(format!("an {} file system", found.fs_type), "ask for that fs_type, or for none");
+            }
+            Probe::Other(name) => return holds(name.into(), "it is not mounted and not formatted"),
+            Probe::Blank if if_blank == IfBlank::Refuse => {
+                return holds("nothing, where a file system was".into(), "its data is lost, or this is another device");
+            }
+            Probe::Blank => false,
+            Probe::Unknown(_) if if_blank == IfBlank::Format && intent.names(&source.identity)? => true,
+            Probe::Unknown(offset) => {
+                let what = format!("data of no known form (the first at byte {offset})");
+                return holds(what, "it is not formatted; if it may be lost, wipe the device with blkdiscard -z");
+            }
+        };
+        number.wait_until_free(&source.path, Instant::now())?;
+        let made = format::format(cx, source, size, wanted.unwrap_or(source.default_fs_type), &intent, again)?;
+        intent.remove()?;
+        Ok(made)
+    }
+
+    /// Gives a device back of which nothing came to be mounted. Where that fails the record keeps what undoes it.
+    fn give_back(&self, cx: &Context, node: &dyn Node, mut record: Record, release: &ReleaseRecord) -> Result<()> {
+        match node.release(cx, release) {
+            Ok(()) => record.stage = None,
+            Err(error) => {
+                tracing::warn!(volume_id = %record.volume, error = %error.report(), "cannot release the device")
+            }
+        }
+        self.records.store(&record)
+    }
+}
+
+/// The options of a capability.
+///
+/// # Errors
+/// InvalidArgument for options that cannot be read, and for a group, which only a file system with an option for it
+/// could have.
+pub(super) fn options_of(capability: &VolumeCapability) -> Result<Options> {
+    match &capability.access {
+        Access::Block => Ok(Options::default()),
+        Access::Mount(mount) if mount.volume_mount_group.is_some() => Err(Error::invalid(
+            "volume_mount_group is set, and the file systems here have no option for a group: leave it out, so that the \
+             orchestrator changes the group of the files itself",
+        )),
+        Access::Mount(mount) => Options::parse(&mount.mount_flags),
+    }
+}
+
+/// The refusal to touch what somebody else mounted.
+pub(super) fn foreign_mount(path: &Path) -> Error {
+    Error::precondition(format!(
+        "something that is not this volume is mounted at {}: unmount it if it is not needed",
+        path.display()
+    ))
+}
+
+fn staged_otherwise(stage: &Stage, request: &StageVolume) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "volume {} is staged at {} with another path or capability ({}): unstage it there first",
+            request.volume, stage.path, stage.asked.mode
+        ),
+    )
+}

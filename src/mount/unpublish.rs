@@ -1,0 +1,51 @@
+//! NodeUnpublishVolume: a target is taken away.
+
+use dunnage_driver_api::{Error, ForeignId, Result, TargetPath, VolumeId};
+
+use super::Engine;
+use super::place::{Place, Seen};
+use super::stage::foreign_mount;
+
+impl Engine {
+    /// Takes the volume away from the target, and removes what it was mounted on where that is empty. What is gone
+    /// already is well so.
+    ///
+    /// # Errors
+    /// FailedPrecondition where something else is mounted there, and where the target is in use.
+    pub fn unpublish(&self, volume: &VolumeId, target: &TargetPath) -> Result<()> {
+        let mut record = self.records.load(volume)?;
+        let root = record.published.get(target).map(|published| published.root);
+        if let Some(place) = Place::find(target.as_path())? {
+            loop {
+                match place.look()? {
+                    Seen::Mount(seen) if Some(seen) == root => place.unmount()?,
+                    Seen::Mount(_) if place.look_closely()? != Seen::Dead => {
+                        return Err(foreign_mount(target.as_path()));
+                    }
+                    Seen::Mount(_) | Seen::Dead => place.unmount_dead()?,
+                    _ => break,
+                }
+            }
+            place.remove()?;
+        }
+        if record.published.remove(target).is_some() {
+            self.settle_device(&record)?;
+            self.records.store(&record)?;
+        }
+        Ok(())
+    }
+
+    /// The same for an id that was never made here: nothing is done, since nothing of it can be here.
+    ///
+    /// # Errors
+    /// FailedPrecondition where a volume of ours is published at the target.
+    pub fn unpublish_foreign(&self, volume: &ForeignId, target: &TargetPath) -> Result<()> {
+        match self.records.all()?.iter().find(|record| record.published.contains_key(target)) {
+            Some(record) => Err(Error::precondition(format!(
+                "volume {} is published at {target}, and {:?} is not its id: unpublish it by its own",
+                record.volume, volume.0
+            ))),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! NodeUnstageVolume: a volume leaves this node.
+
+use std::time::{Duration, Instant};
+
+use dunnage_driver_api::{Context, Error, Node, Result, StagingPath, VolumeId};
+
+use super::Engine;
+use super::format::Intent;
+use super::place::{Place, Seen};
+use super::record::{Record, Stage};
+use super::stage::foreign_mount;
+
+/// How long a file system may take to end after its last unmount: it writes out what it holds.
+const SUPERBLOCK: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// Unmounts the volume and gives its device back, from the record alone. What is gone already is well so.
+    ///
+    /// # Errors
+    /// FailedPrecondition where the volume is still published on this node, where something else is mounted at the path,
+    /// and where the device is still in use: a file system on a device is never detached while somebody uses it.
+    pub fn unstage(&self, cx: &Context, node: &dyn Node, volume: &VolumeId, path: &StagingPath) -> Result<()> {
+        let record = self.records.load(volume)?;
+        match &record.stage {
+            Some(stage) if stage.path == *path => {
+                let stage = stage.clone();
+                self.end_stage(cx, node, record, &stage)
+            }
+            _ => match Place::find(path.as_path())?.map(|place| place.look_closely()).transpose()? {
+                Some(Seen::Mount(_)) => Err(foreign_mount(path.as_path())),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Unstages the volume wherever it is staged, for a volume that is to be deleted: some orchestrators never unstage.
+    /// Forgets with it that its device was being formatted.
+    ///
+    /// # Errors
+    /// As [`unstage`](Self::unstage).
+    pub fn unstage_all(&self, cx: &Context, node: &dyn Node, volume: &VolumeId) -> Result<()> {
+        let record = self.records.load(volume)?;
+        self.refuse_published(&record)?;
+        if let Some(stage) = record.stage.clone() {
+            self.end_stage(cx, node, record, &stage)?;
+        }
+        Intent::of(&self.folder, volume).remove()
+    }
+
+    fn end_stage(&self, cx: &Context, node: &dyn Node, mut record: Record, stage: &Stage) -> Result<()> {
+        self.refuse_published(&record)?;
+        let root = stage.device.as_ref().and_then(|device| device.filesystem.as_ref()).map(|mounted| mounted.root);
+        let place = Place::find(stage.path.as_path())?;
+        if let Some(place) = &place {
+            loop {
+                match place.look()? {
+                    Seen::Mount(seen) if Some(seen) == root => place.unmount()?,
+                    Seen::Mount(_) if place.look_closely()? != Seen::Dead => return Err(foreign_mount(place.path())),
+                    Seen::Mount(_) | Seen::Dead => place.unmount_dead()?,
+                    _ => break,
+                }
+            }
+        }
+        if let Some(device) = &stage.device {
+            let until = cx.deadline.min(Instant::now() + SUPERBLOCK);
+            device.number.wait_until_free(&device.path, until)?;
+        }
+        node.release(cx, &stage.release)?;
+        if let Some(place) = place.filter(|_| stage.made) {
+            place.remove()?;
+        }
+        record.stage = None;
+        record.published.clear();
+        self.records.store(&record)
+    }
+
+    fn refuse_published(&self, record: &Record) -> Result<()> {
+        match self.published(record)?.first() {
+            Some((target, _)) => Err(Error::precondition(format!(
+                "volume {} is published at {target} on this node: unpublish it first",
+                record.volume
+            ))),
+            None => Ok(()),
+        }
+    }
+}
