@@ -108,7 +108,7 @@ fn a_whole_life() {
     fs::write(rig.data("pvc-1").join("file"), "words").unwrap();
     rig.restart();
     assert_eq!(rig.find("pvc-1").as_ref(), Some(&volume));
-    assert_eq!(rig.backend().volumes.list(&cx(), None, 10).unwrap(), [volume.clone()]);
+    assert_eq!(rig.backend().volumes.list(&cx(), None, 10).unwrap(), std::slice::from_ref(&volume));
     let source = rig.source(&volume).unwrap();
     let (ours, real) = (rustix::fs::fstat(&source).unwrap(), rustix::fs::stat(rig.data("pvc-1")).unwrap());
     assert_eq!((ours.st_dev, ours.st_ino), (real.st_dev, real.st_ino));
