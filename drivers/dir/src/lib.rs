@@ -1,1 +1,99 @@
 //! Volumes that are directories below a root.
+//!
+//! A volume's data is `<root>/volumes/<key>`, its record `<root>/.dunnage/volumes/<key>`. The size of a volume is
+//! enforced by a project quota of the file system, or, where the configuration says so, not at all.
+
+mod config;
+mod quota;
+mod store;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dunnage_driver_api::root::Root;
+use dunnage_driver_api::{
+    Backend, Driver, Error, Finding, Init, NoParameters, Opening, ParameterType, Reach, Result, Staging,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use config::{Permissions, ProjectIds, Quota};
+
+use quota::ProjectQuota;
+use store::Store;
+
+const VOLUMES: &str = "volumes";
+
+/// Directories below a root on this node.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dir {
+    /// The folder that holds everything: absolute, and empty when it is first used. Give it a file system of its own.
+    pub root: PathBuf,
+
+    /// How the size of a volume is enforced. It must be said.
+    #[schemars(required)]
+    pub quota: Option<Quota>,
+
+    /// The permissions of a new volume, octal and in quotes. The default, "0777", lets every pod write, whatever user
+    /// it runs as; nobody else on the node can reach the volume, since the folder above is root's alone. With a stricter
+    /// mode pods need an fsGroup, or the user that this process runs as.
+    #[serde(default)]
+    pub mode: Permissions,
+
+    /// From which project ids volumes get theirs, with `quota: project`. No id in use is ever taken.
+    #[serde(default)]
+    pub project_ids: ProjectIds,
+}
+
+impl Dir {
+    fn quota(&self) -> Result<Quota> {
+        self.quota.ok_or_else(|| {
+            Error::precondition(format!(
+                "`quota` is not set: say `quota: project` to enforce the sizes of volumes ({}), or `quota: none` to \
+                 let every volume fill the disk",
+                quota::HOW_TO_ENABLE
+            ))
+        })
+    }
+}
+
+impl Driver for Dir {
+    const NAME: &'static str = "dir";
+
+    fn init(&self, _: &Opening) -> Result<Init> {
+        Root::init(&self.root, Self::NAME)
+    }
+
+    fn open(&self, _: &Opening) -> Result<Backend> {
+        let quota = self.quota()?;
+        let root = Root::open(&self.root, Self::NAME)?;
+        // For its owner alone: what lies below is reached by the mounts that the host makes.
+        let data = root.folder().folder_or_make(VOLUMES, 0o700).map_err(root.folder().failed("open", VOLUMES))?;
+        let quota = match quota {
+            Quota::Project => Some(ProjectQuota::new(&data, self.project_ids)?),
+            Quota::None => None,
+        };
+        let instance = root.instance().clone();
+        let records = root.records()?;
+        let store = Arc::new(Store { records, data, quota, mode: self.mode.bits(), root });
+        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>(), store.clone())
+            .with_create(store.clone())
+            .with_expand(store.clone())
+            .with_room(store.clone())
+            .with_node(store, Staging::None))
+    }
+
+    fn check(&self, _: &Opening) -> Vec<Finding> {
+        let mut findings = Root::check(&self.root, Self::NAME);
+        findings.push(match self.quota() {
+            Ok(Quota::Project) => quota::check(&self.root),
+            Ok(Quota::None) => Finding::warning(
+                format!("root {} has no quota: any volume can fill the disk", self.root.display()),
+                format!("for `quota: project`, {}", quota::HOW_TO_ENABLE),
+            ),
+            Err(error) => Finding::error(error.report(), "set `quota` to `project` or `none`"),
+        });
+        findings
+    }
+}

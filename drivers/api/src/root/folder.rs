@@ -30,7 +30,7 @@ pub struct Folder {
 /// How large a file system is and what of it is free, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// All of it.
+    /// All that an ordinary user could ever fill.
     pub total: Bytes,
     /// What an ordinary user may still fill.
     pub available: Bytes,
@@ -212,7 +212,7 @@ impl Folder {
     pub fn sizes(&self) -> io::Result<Sizes> {
         let fs = rustix::fs::fstatvfs(&self.fd)?;
         Ok(Sizes {
-            total: Bytes::new(fs.f_blocks.saturating_mul(fs.f_frsize)),
+            total: Bytes::new((fs.f_blocks - (fs.f_bfree - fs.f_bavail)).saturating_mul(fs.f_frsize)),
             available: Bytes::new(fs.f_bavail.saturating_mul(fs.f_frsize)),
             read_only: fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
         })

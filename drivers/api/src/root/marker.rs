@@ -40,7 +40,11 @@ pub(super) fn init(path: &Path, driver: &str) -> Result<Init> {
     if let Some(instance) = find(&root, driver)? {
         return settle(&root).map(|()| Init::Existing(instance));
     }
-    refuse_foreign(&root)?;
+    if let Err(refusal) = refuse_foreign(&root) {
+        // Another `init` may have been faster between the two looks.
+        let instance = find(&root, driver)?.ok_or(refusal)?;
+        return settle(&root).map(|()| Init::Existing(instance));
+    }
     let failed = |error| Error::io(format!("cannot mark {}", path.display()), error);
     let meta = root.folder_or_make(META, 0o700).map_err(failed)?;
     for name in [RECORDS, TRASH] {

@@ -138,7 +138,11 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         let temporary = format!("{}{key}", self.inner.temporary);
         let failed = |error| folder.failed("write the record", key.as_str())(error);
         folder.write(&temporary, &text).map_err(failed)?;
-        folder.rename(&temporary, folder, key.as_str()).map_err(failed)?;
+        if let Err(error) = folder.rename(&temporary, folder, key.as_str()) {
+            // Where this fails too, the next start removes it.
+            let _ = folder.unlink(&temporary);
+            return Err(failed(error));
+        }
         self.inner.index.put(key, record.volume.capacity);
         folder.sync().map_err(failed)
     }
@@ -200,7 +204,8 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     }
 
     /// Speaks for `bytes` if `fits` allows it, which is told what is promised and reserved already. No two
-    /// reservations are weighed at once, so that together they never promise what each alone may.
+    /// reservations are weighed at once, so that together they never promise what each alone may. `fits` is called under a lock: it may look at the file system,
+    /// not at these records.
     ///
     /// # Errors
     /// Those of `fits`, and of [`promised`](Self::promised).

@@ -1,0 +1,119 @@
+//! Sizes by project quotas.
+//!
+//! Each volume is a project of its own: its folder bears a project id that all that is made below inherits, and the
+//! quota of that project is the volume's size. ext4 and xfs have them; `statfs` in the folder then shows the quota.
+//! A tree in the trash still counts for its project, so an id is free only when the kernel counts nothing for it.
+
+mod sys;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use dunnage_driver_api::root::Folder;
+use dunnage_driver_api::{Bytes, Error, Finding, Result};
+
+use crate::config::ProjectIds;
+
+pub(crate) const HOW_TO_ENABLE: &str = "ext4: `tune2fs -O project,quota DEVICE` while it is not mounted, and the mount \
+                                        option `prjquota`; xfs: the mount option `pquota`";
+
+/// How many ids are tried before the range is called full.
+const ATTEMPTS: u32 = 4096;
+
+/// The project quotas of a file system.
+pub(crate) struct ProjectQuota {
+    ids: ProjectIds,
+    /// A handle of the file system.
+    fs: OwnedFd,
+    /// Held from the choice of an id until the kernel counts something for it.
+    choice: Mutex<()>,
+}
+
+impl ProjectQuota {
+    /// What quotas count in.
+    pub(crate) const UNIT: u64 = 4096;
+
+    /// The quotas of the file system of `parent`, below which the volumes are.
+    pub(crate) fn new(parent: &Folder, ids: ProjectIds) -> Result<Self> {
+        enforced(parent)?;
+        let fs = parent.as_fd().try_clone_to_owned().map_err(parent.failed("open", ""))?;
+        Ok(Self { ids, fs, choice: Mutex::new(()) })
+    }
+
+    /// Makes an empty folder a project of its own, of at most `size`; answers its id.
+    pub(crate) fn assign(&self, folder: &Folder, size: Bytes) -> Result<u32> {
+        let _choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = self.free_id()?;
+        self.limit(id, size)?;
+        sys::set_project(folder.as_fd(), id).map_err(folder.failed("set the project id of", ""))?;
+        Ok(id)
+    }
+
+    /// Sets the size of a project.
+    pub(crate) fn limit(&self, id: u32, size: Bytes) -> Result<()> {
+        sys::set_limit(self.fs.as_fd(), id, size.get())
+            .map_err(|error| Error::io(format!("cannot set the quota of project {id} to {size}"), error))
+    }
+
+    /// An id that nothing on the file system has, beginning anywhere, so that two backends on it seldom meet.
+    fn free_id(&self) -> Result<u32> {
+        let ProjectIds { first, last } = self.ids;
+        let span = last - first + 1;
+        let mut random = [0; 4];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| Error::io("cannot read random bytes for a project id", error))?;
+        let start = u32::from_ne_bytes(random) % span;
+        for offset in 0..span.min(ATTEMPTS) {
+            let id = first + ((u64::from(start) + u64::from(offset)) % u64::from(span)) as u32;
+            let used = sys::is_used(self.fs.as_fd(), id)
+                .map_err(|error| Error::io(format!("cannot read the quota of project {id}"), error))?;
+            if !used {
+                return Ok(id);
+            }
+        }
+        Err(Error::internal(format!(
+            "no project id from {first} to {last} is free: make `project_ids` larger, or wait for the trash to empty"
+        )))
+    }
+}
+
+/// What `check` says of the quotas at `root`.
+pub(crate) fn check(root: &Path) -> Finding {
+    let enforced =
+        Folder::at(root).map_err(|error| Error::io("cannot open the root", error)).and_then(|root| enforced(&root));
+    match enforced {
+        Ok(()) => Finding::ok(format!("the file system of {} enforces project quotas", root.display())),
+        Err(error) => Finding::error(error.report(), HOW_TO_ENABLE),
+    }
+}
+
+/// Proves that project quotas are enforced on the file system of `folder`.
+fn enforced(folder: &Folder) -> Result<()> {
+    let place = folder.path().display();
+    match sys::is_enforced(folder.as_fd()) {
+        Ok(true) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Error::io(format!("cannot read the quotas of {place}: CAP_SYS_ADMIN is needed"), error));
+        }
+        off => {
+            let error = Error::precondition(format!(
+                "the file system of {place} does not enforce project quotas: enable them ({HOW_TO_ENABLE}), or say \
+                 `quota: none`"
+            ));
+            return Err(match off {
+                Err(source) => error.caused_by(source),
+                Ok(_) => error,
+            });
+        }
+    }
+    let project = sys::inherited_project(folder.as_fd()).map_err(folder.failed("read the project id of", ""))?;
+    match project {
+        None => Ok(()),
+        Some(id) => Err(Error::precondition(format!(
+            "{place} belongs to project {id} itself, and nothing could be moved out of it: use a root outside of any \
+             project, or `chattr -P` it while it is empty"
+        ))),
+    }
+}

@@ -1,0 +1,194 @@
+//! An opened root: what the host may ask of it.
+
+use std::io;
+
+use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, Sizes};
+use dunnage_driver_api::{
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectorySource, Error, ErrorKind, Expand, Expanded,
+    Node, Parameters, ReleaseRecord, Result, Room, Source, SourceRequest, Volume, VolumeKey, Volumes,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::quota::ProjectQuota;
+
+/// The size of a volume whose request names none.
+const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
+
+pub(crate) struct Store {
+    pub(crate) records: Records<Extra>,
+    pub(crate) data: Folder,
+    pub(crate) quota: Option<ProjectQuota>,
+    pub(crate) mode: u32,
+    pub(crate) root: Root,
+}
+
+/// What is kept of a volume beside what the host asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Extra {
+    /// The project whose quota is the volume's size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    project: Option<u32>,
+}
+
+impl Volumes for Store {
+    fn find(&self, _: &Context, key: &VolumeKey) -> Result<Option<Volume>> {
+        Ok(self.records.get(key)?.map(|record| record.volume))
+    }
+
+    fn list(&self, _: &Context, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>> {
+        Ok(self.records.page(after, limit)?.into_iter().map(|record| record.volume).collect())
+    }
+}
+
+impl Create for Store {
+    fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
+        let key = &request.key;
+        let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
+        let _room = self.reserve(size, ErrorKind::ResourceExhausted)?;
+        let volume = request.volume(size)?;
+        let folder = self.make_empty(key)?;
+        let made = self.limit(&folder, size).and_then(|extra| {
+            // The folder before the record: a durable record promises that there is a folder.
+            self.data.sync().map_err(self.data.failed("sync", ""))?;
+            self.records.put(&Record { volume: volume.clone(), extra })
+        });
+        if let Err(error) = made {
+            if matches!(self.records.get(key), Ok(None)) {
+                // Where this fails too, the empty folder is found by the next attempt.
+                let _ = self.data.remove_folder(key.as_str());
+            }
+            return Err(error);
+        }
+        Ok(volume)
+    }
+
+    fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
+        // The data before the record: data without a record would be nobody's and in the way of the next of that name.
+        self.root.trash().discard(&self.data, volume.key.as_str())?;
+        self.records.remove(&volume.key)
+    }
+}
+
+impl Expand for Store {
+    fn expand(&self, _: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded> {
+        let key = &volume.key;
+        let mut record = self.records.get(key)?.ok_or_else(|| Error::not_found(format!("there is no volume {key}")))?;
+        let old = record.volume.capacity;
+        let size = if capacity.holds(old) { old } else { capacity.choose(old, self.unit())? };
+        if size < old {
+            return Err(Error::new(ErrorKind::OutOfRange, format!("a volume of {old} cannot shrink to {capacity}")));
+        }
+        if size > old {
+            let _room = self.reserve(size.minus(old), ErrorKind::OutOfRange)?;
+            match (&self.quota, record.extra.project) {
+                (Some(quota), Some(project)) => quota.limit(project, size)?,
+                (None, Some(_)) => {
+                    return Err(Error::precondition(format!(
+                        "volume {key} has a project quota, which only a backend with `quota: project` can raise"
+                    )));
+                }
+                (_, None) => {}
+            }
+            record.volume.capacity = size;
+            self.records.put(&record)?;
+        }
+        Ok(Expanded { capacity: size, node_expansion_required: false })
+    }
+}
+
+impl Room for Store {
+    fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
+        let available = match &self.quota {
+            Some(_) => unpromised(self.root.sizes()?, self.records.promised()?),
+            None => self.root.sizes()?.available.minus(self.records.reserved()),
+        };
+        Ok(Capacity { available, maximum_volume_size: None, minimum_volume_size: Some(Bytes::new(self.unit())) })
+    }
+}
+
+impl Node for Store {
+    fn source(&self, _: &Context, request: &SourceRequest<'_>) -> Result<Source> {
+        let key = &request.volume.key;
+        let found = self.records.get(key)?.filter(|record| record.volume.generation == request.volume.generation);
+        if found.is_none() {
+            return Err(Error::not_found(format!("there is no volume {}", request.volume)));
+        }
+        let directory = self.data.open_path(key.as_str()).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::precondition(format!(
+                "the data of volume {key} is gone: {} does not exist; if its deletion was cut off, delete it again",
+                self.data.path().join(key.as_str()).display()
+            )),
+            _ => self.data.failed("open", key.as_str())(error),
+        })?;
+        Ok(Source::Directory(DirectorySource { directory }))
+    }
+
+    fn release(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
+        Ok(())
+    }
+
+    fn refresh(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Store {
+    /// What sizes are multiples of: a quota counts whole blocks.
+    fn unit(&self) -> u64 {
+        if self.quota.is_some() { ProjectQuota::UNIT } else { 1 }
+    }
+
+    /// A new folder for this key. An empty one without a record is the remains of a create that was cut off.
+    fn make_empty(&self, key: &VolumeKey) -> Result<Folder> {
+        let make = || self.data.make_folder(key.as_str(), self.mode);
+        let made = match make() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.data.remove_folder(key.as_str()).and_then(|()| make())
+            }
+            made => made,
+        };
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => Error::precondition(format!(
+                "{} has data and no record, so it is nobody's volume: restore the record, or move it away",
+                self.data.path().join(key.as_str()).display()
+            )),
+            _ => self.data.failed("create", key.as_str())(error),
+        })
+    }
+
+    fn limit(&self, folder: &Folder, size: Bytes) -> Result<Extra> {
+        let project = self.quota.as_ref().map(|quota| quota.assign(folder, size)).transpose()?;
+        Ok(Extra { project })
+    }
+
+    /// Speaks for `size`, or says with `kind` that it does not fit now.
+    fn reserve(&self, size: Bytes, kind: ErrorKind) -> Result<Reservation> {
+        let sizes = self.root.sizes()?;
+        let place = self.root.folder().path().display();
+        if size > sizes.total {
+            return Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!("{size} are more than the whole disk of {place} has"),
+            ));
+        }
+        let fits = |room: Bytes| {
+            if size <= room {
+                return Ok(());
+            }
+            Err(Error::new(kind, format!("{place} has room for {room}, and {size} are needed: free some, or grow it")))
+        };
+        match &self.quota {
+            Some(_) => self.records.reserve(size, |promised| fits(unpromised(sizes, promised))),
+            None => self.records.reserve_unpromised(size, |reserved| fits(sizes.available.minus(reserved))),
+        }
+    }
+}
+
+/// What may still be promised: never more than the disk can hold, nor than is free on it, since what is not ours takes
+/// room too.
+fn unpromised(sizes: Sizes, promised: Bytes) -> Bytes {
+    sizes.total.minus(promised).min(sizes.available)
+}
+
+#[cfg(test)]
+mod tests;
