@@ -40,7 +40,8 @@ pub(crate) enum Allocation {
     /// When they are written first: fast to make, and room is used as it is needed.
     #[default]
     Sparse,
-    /// All of them when the volume is made (fallocate): a write to a volume never finds the disk full.
+    /// All of them when the volume is made (fallocate): a write to a volume never finds the disk full, but for what a
+    /// workload trimmed (`discard`, fstrim), which it gave back.
     Preallocated,
 }
 

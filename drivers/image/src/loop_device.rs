@@ -142,6 +142,16 @@ impl LoopDevice {
         Ok(found)
     }
 
+    /// As [`find`](Self::find), for an image that this process has open once and that ought to be free: costs two
+    /// system calls where it is.
+    ///
+    /// # Errors
+    /// Where that cannot be known.
+    pub(crate) fn find_unexpected(image: &File, backing: &Backing) -> Result<Vec<Self>> {
+        // Whoever has it open may be a reader of files as well: only the devices themselves tell.
+        if ioctl::is_open_elsewhere(image).unwrap_or(true) { Self::find(backing) } else { Ok(Vec::new()) }
+    }
+
     /// Whether this driver bound it, and not another program.
     pub(crate) fn is_ours(&self, backing: &Backing) -> bool {
         self.status.name == backing.label

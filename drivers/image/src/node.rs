@@ -83,7 +83,7 @@ impl LoopNode {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        if let Some(foreign) = LoopDevice::find(&backing)?.first() {
+        if let Some(foreign) = LoopDevice::find_unexpected(&image, &backing)?.first() {
             return Err(Error::precondition(format!(
                 "another program has bound the image to {}: two devices for one image would destroy its data; run \
                  `losetup --detach` once it is not in use",

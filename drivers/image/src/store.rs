@@ -119,7 +119,7 @@ impl Store {
     fn refuse_bound(&self, volume: &Volume, image: &File) -> Result<()> {
         let backing = self.backing(volume, image)?;
         let locked = loop_device::lock(image)?;
-        let devices = LoopDevice::find(&backing)?;
+        let devices = LoopDevice::find_unexpected(image, &backing)?;
         if locked && devices.is_empty() {
             return Ok(());
         }

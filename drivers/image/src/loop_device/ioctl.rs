@@ -1,9 +1,10 @@
-//! The loop driver's ioctls: the one file of this driver that the compiler cannot check.
+//! The loop driver's ioctls and a file's lease: the one file of this driver that the compiler cannot check.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, AsRawFd};
 
+use linux_raw_sys::general::F_SETSIG;
 use linux_raw_sys::ioctl::BLKGETSIZE64;
 use linux_raw_sys::loop_device::{
     LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, LOOP_GET_STATUS64, LOOP_SET_CAPACITY, LOOP_SET_STATUS64,
@@ -105,6 +106,29 @@ pub(super) fn set_capacity(device: impl AsFd) -> Result<()> {
 pub(crate) fn size(device: impl AsFd) -> Result<u64> {
     // SAFETY: BLKGETSIZE64 writes a 64-bit number, whatever its name in the header says of its type.
     unsafe { ioctl(device, Getter::<BLKGETSIZE64, u64>::new()) }
+}
+
+/// Whether the file is open elsewhere, in whatever process or loop device. It is known from a lease, which the kernel
+/// grants for a file that is open nowhere else, and which is given back at once.
+///
+/// # Errors
+/// Where the file system grants no leases.
+pub(super) fn is_open_elsewhere(file: impl AsFd) -> Result<bool> {
+    let fd = file.as_fd().as_raw_fd();
+    let fcntl = |command, argument: libc::c_int| {
+        // SAFETY: these commands take a number, and `file` keeps the descriptor open.
+        match unsafe { libc::fcntl(fd, command, argument) } {
+            -1 => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+            _ => Ok(()),
+        }
+    };
+    // Who opens the file while it is leased has the kernel send a signal: not SIGIO, which would end the process.
+    fcntl(F_SETSIG as libc::c_int, libc::SIGURG)?;
+    match fcntl(libc::F_SETLEASE, libc::F_WRLCK) {
+        Ok(()) => fcntl(libc::F_SETLEASE, libc::F_UNLCK).map(|()| false),
+        Err(Errno::AGAIN) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 fn info(device: impl AsFd) -> Result<loop_info64> {
