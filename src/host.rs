@@ -52,11 +52,11 @@ impl Host {
     /// # Errors
     /// Where the state folder is another host's, this kernel is too old for the mount engine, or the address of the
     /// telemetry is taken. A backend or a socket that does not come up is no error: it is tried again.
-    pub async fn start(config: Config, telemetry: Telemetry) -> Result<Self> {
+    pub async fn start(config: Config, telemetry: Telemetry, options: EngineOptions) -> Result<Self> {
         let lock = StateLock::take(&config.state)?;
         let engine = match config.mode {
             Mode::Controller => None,
-            Mode::All | Mode::Node => Some(Arc::new(Engine::open(&config.state, EngineOptions::default())?)),
+            Mode::All | Mode::Node => Some(Arc::new(Engine::open(&config.state, options)?)),
         };
         let operations = Operations::default();
         let environment = Environment {

@@ -9,13 +9,13 @@ pub mod config;
 mod drivers;
 pub mod host;
 pub mod mount;
+pub mod operations;
 pub mod registry;
+pub mod server;
 pub mod service;
 pub mod status;
-pub mod wire;
-pub mod operations;
-pub mod server;
 pub mod telemetry;
+pub mod wire;
 
 pub use cli::main;
 pub use drivers::drivers;

@@ -17,8 +17,8 @@ pub use capability::{capabilities, capability, capability_to_wire};
 pub use controller::{Create, Expand, GetCapacity, Validate, create_volume, expand_volume, get_capacity, validate};
 pub use limits::{VolumeHandle, secrets, volume_handle};
 pub use node::{
-    EphemeralRequest, ExpandNode, Health, Publish, Stage, Stats, Unpublish, Unstage, expand_node, health, publish,
-    stage, stats, unpublish, unstage,
+    EphemeralRequest, ExpandNode, Publish, Stage, Stats, Unpublish, Unstage, expand_node, health, publish, stage,
+    stats, unpublish, unstage,
 };
 pub use page::{Page, Token, page};
 pub use parameters::ClassParameters;

@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{ConfigFile, Output, Run, Status};
 use crate::config::Config;
 use crate::host::{self, Host};
+use crate::mount::EngineOptions;
 use crate::telemetry::{self, Telemetry};
 
 /// Serve the configured backends until told to stop (SIGTERM, SIGINT)
@@ -34,7 +35,7 @@ impl Run for Serve {
 async fn serve(config: Config) -> anyhow::Result<Status> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
-    let host = Host::start(config, Telemetry::new()).await?;
+    let host = Host::start(config, Telemetry::new(), EngineOptions::default()).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

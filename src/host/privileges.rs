@@ -22,9 +22,8 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
 /// # Errors
 /// Where the kernel refuses: the process is not to run with more than it says.
 pub fn drop_privileges() -> Result<()> {
-    let refused = |what: &'static str| {
-        move |error: rustix::io::Errno| Error::io(format!("cannot give up {what}"), error)
-    };
+    let refused =
+        |what: &'static str| move |error: rustix::io::Errno| Error::io(format!("cannot give up {what}"), error);
     set_no_new_privs(true).map_err(refused("new privileges"))?;
     let own = capabilities(None).map_err(refused("capabilities"))?;
     if own.effective.contains(CapabilitySet::SETPCAP) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dunnage_driver_api::{StagingPath, TargetPath, VolumeCapability, VolumeId};
 
 /// A checked NodeStageVolume.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StageVolume {
     /// The volume.
     pub volume: VolumeId,
@@ -20,7 +20,7 @@ pub struct StageVolume {
 }
 
 /// A checked NodePublishVolume.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PublishVolume {
     /// The volume.
     pub volume: VolumeId,

@@ -49,11 +49,11 @@ impl ServedBackend {
             if let Some(target) = uses.published.first() {
                 return Err(Error::precondition(format!(
                     "the volume is published on this node at {}: unpublish it first",
-                    target.display()
+                    target
                 ))
                 .with("volume", id));
             }
-            if !uses.staged.is_empty() {
+            if uses.staged.is_some() {
                 engine.unstage_all(cx, self.node()?.0, id)?;
             }
         }

@@ -190,7 +190,7 @@ pub(super) async fn unpublish(
                 && volume.fingerprint == mark.fingerprint
             {
                 let id = backend.id(&volume);
-                shared.engine()?.unpublish(cx, &id, &target_path)?;
+                shared.engine()?.unpublish(&id, &target_path)?;
                 backend.delete(cx, shared.engine.as_deref(), &id)?;
             }
             shared.ephemeral.remove(&mark)

@@ -100,9 +100,7 @@ impl Node for Services {
         let backend = shared.plugin.backend_of(&id).map_err(refused)?;
         let (key, fields) = (id.key.clone(), (id.clone(), target_path.clone()));
         shared
-            .change(call, backend, &key, &fields, move |shared, _, cx| {
-                shared.engine()?.unpublish(cx, &id, &target_path)
-            })
+            .change(call, backend, &key, &fields, move |shared, _, _| shared.engine()?.unpublish(&id, &target_path))
             .await?;
         Ok(Response::new(csi::NodeUnpublishVolumeResponse {}))
     }
@@ -129,14 +127,13 @@ impl Node for Services {
     ) -> Answer<csi::NodeGetVolumeHealthResponse> {
         let shared = self.offering(self.0.plugin.offers.node, "NodeGetVolumeHealth")?;
         let call = Call::of("NodeGetVolumeHealth", &request).quick();
-        let wire::Health { volume, target_path, staging_path } = wire::health(request.into_inner()).map_err(refused)?;
-        let id = volume.ours().map_err(refused)?;
+        let id = wire::health(request.into_inner()).and_then(VolumeHandle::ours).map_err(refused)?;
         let backend = shared.plugin.backend_of(&id).map_err(refused)?;
         let (key, text) = (id.key.clone(), id.to_string());
         let findings = shared
             .read(call, backend, Some(&key), move |shared, backend, cx| {
                 backend.volume(cx, &id)?;
-                shared.engine()?.volume_health(&id, target_path.as_ref(), staging_path.as_ref())
+                shared.engine()?.volume_health(&id)
             })
             .await?;
         let volume_health = Some(wire::volume_health_to_wire(text, &findings));
@@ -171,10 +168,9 @@ impl Node for Services {
         let capacity = shared
             .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
                 let volume = backend.volume(cx, &id)?;
-                match backend.node()? {
-                    (node, Staging::Needed) => shared.engine()?.expand(cx, node, &id, path.as_path(), capacity),
-                    (_, Staging::None) => Ok(volume.capacity),
-                }
+                let (node, _) = backend.node()?;
+                let grown = shared.engine()?.expand(cx, node, &id, path.as_path(), capacity)?;
+                Ok(grown.unwrap_or(volume.capacity))
             })
             .await?;
         Ok(Response::new(csi::NodeExpandVolumeResponse { capacity_bytes: capacity.to_wire() }))

@@ -192,27 +192,14 @@ pub fn stats(wire: csi::NodeGetVolumeStatsRequest) -> Result<Stats> {
     Ok(Stats { volume, path })
 }
 
-/// A checked NodeGetVolumeHealth.
-#[derive(Debug, Clone)]
-pub struct Health {
-    /// The volume.
-    pub volume: VolumeHandle,
-    /// Where it is, or was to be, published.
-    pub target_path: Option<TargetPath>,
-    /// Where it is, or was to be, staged.
-    pub staging_path: Option<StagingPath>,
-}
-
-/// A checked NodeGetVolumeHealthRequest.
+/// The volume of a NodeGetVolumeHealth. Where it is staged and published the node's own records tell.
 ///
 /// # Errors
 /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is missing or malformed.
-pub fn health(wire: csi::NodeGetVolumeHealthRequest) -> Result<Health> {
-    Ok(Health {
-        volume: volume_handle(wire.volume_id)?,
-        target_path: optional(&wire.volume_publish_path, TargetPath::new)?,
-        staging_path: optional(&wire.staging_target_path, StagingPath::new)?,
-    })
+pub fn health(wire: csi::NodeGetVolumeHealthRequest) -> Result<VolumeHandle> {
+    optional(&wire.volume_publish_path, TargetPath::new)?;
+    optional(&wire.staging_target_path, StagingPath::new)?;
+    volume_handle(wire.volume_id)
 }
 
 /// A checked NodeExpandVolume.

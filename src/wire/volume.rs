@@ -4,7 +4,7 @@ use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_driver_api::{InstanceId, Reach, Volume, VolumeId};
 
 use super::topology::Segment;
-use crate::mount::{Finding, FindingStatus, Unit, Usage};
+use crate::mount::{HealthFinding, HealthStatus, Unit, Usage};
 
 /// A volume as CSI carries it: the same at every call that names it.
 pub fn volume_to_wire(volume: &Volume, instance: &InstanceId, reach: Reach, segment: &Segment) -> csi::Volume {
@@ -21,12 +21,17 @@ pub fn volume_to_wire(volume: &Volume, instance: &InstanceId, reach: Reach, segm
     }
 }
 
+/// A number as CSI carries it.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 /// A usage as CSI carries it.
 pub fn usage_to_wire(usage: &Usage) -> csi::VolumeUsage {
     csi::VolumeUsage {
-        available: usage.available as i64,
-        total: usage.total as i64,
-        used: usage.used as i64,
+        available: number(usage.available.unwrap_or_default()),
+        total: number(usage.total),
+        used: number(usage.used.unwrap_or_default()),
         unit: match usage.unit {
             Unit::Bytes => csi::volume_usage::Unit::Bytes.into(),
             Unit::Inodes => csi::volume_usage::Unit::Inodes.into(),
@@ -35,12 +40,10 @@ pub fn usage_to_wire(usage: &Usage) -> csi::VolumeUsage {
 }
 
 /// The health of a volume as CSI carries it: no entry where nothing adverse is known.
-pub fn volume_health_to_wire(volume_id: String, findings: &[Finding]) -> csi::VolumeHealth {
+pub fn volume_health_to_wire(volume_id: String, findings: &[HealthFinding]) -> csi::VolumeHealth {
     let entries = findings.iter().map(|finding| csi::volume_health::VolumeHealthEntry {
         status: match finding.status {
-            FindingStatus::Degraded => csi::VolumeHealthErrorType::Degraded.into(),
-            FindingStatus::Inaccessible => csi::VolumeHealthErrorType::Inaccessible.into(),
-            FindingStatus::DataLoss => csi::VolumeHealthErrorType::DataLoss.into(),
+            HealthStatus::Inaccessible => csi::VolumeHealthErrorType::Inaccessible.into(),
         },
         reason: finding.reason.to_string(),
         message: finding.message.clone(),
