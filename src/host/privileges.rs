@@ -7,9 +7,11 @@ use rustix::thread::{
 };
 
 /// What storage needs: to mount and to use loop devices (SYS_ADMIN), to read and own any file beneath a root (DAC_*,
-/// FOWNER, CHOWN, FSETID), and, of the programs that make and check file systems, raw access to devices (SYS_RAWIO).
+/// FOWNER, CHOWN, FSETID), to grow ext4 (SYS_RESOURCE), and, for the programs that make and check file systems, raw
+/// access to devices (SYS_RAWIO).
 const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_RAWIO)
+    .union(CapabilitySet::SYS_RESOURCE)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)

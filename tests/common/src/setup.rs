@@ -86,7 +86,11 @@ impl Setup {
 
     fn text(&self) -> Result<String> {
         let (state, sockets) = (self.scratch.folder("state")?, self.scratch.folder("sockets")?);
-        let mut text = format!("state: {}\nsockets: {}\nnode: node-7\n", state.display(), sockets.display());
+        let mut text = format!(
+            "state: {}\nsockets: {}\nnode: node-7\ntelemetry: {{listen: off}}\n",
+            state.display(),
+            sockets.display()
+        );
         text.push_str("backends:\n");
         self.backends.iter().for_each(|(_, backend)| text.push_str(backend));
         if !self.plugins.is_empty() {
