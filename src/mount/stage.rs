@@ -12,10 +12,11 @@ use dunnage_driver_api::{
 use super::device::DeviceNumber;
 use super::format::{self, Intent};
 use super::options::Options;
-use super::place::{Kind, Place, Root, Seen};
+use super::place::{Kind, Place, Seen};
 use super::probe::{FileSystem, Probe, probe};
 use super::record::{Asked, Device, Mounted, Record, Stage};
 use super::request::StageVolume;
+use super::root::Root;
 use super::{Engine, check, filesystem, grow};
 
 /// What an orchestrator passes on from the calls before.
@@ -85,12 +86,12 @@ impl Engine {
         staged
     }
 
-    /// Whether what the record says is there: the mount of a file system, or the device of a raw block volume.
+    /// Whether what the record says is there, once dead mounts are out of its way: the mount of a file system, or the device of a raw block volume.
     pub(super) fn is_staged(&self, stage: &Stage) -> Result<bool> {
         let Some(device) = &stage.device else { return Ok(false) };
         match &device.filesystem {
             Some(mounted) => match Place::find(stage.path.as_path())? {
-                Some(place) => Ok(place.look_closely()? == Seen::Mount(mounted.root)),
+                Some(place) => Ok(place.look_alive()? == Seen::Mount(mounted.root)),
                 None => Ok(false),
             },
             None if stage.asked.block => Ok(device.number.size().is_ok_and(|size| size.get() > 0)),
@@ -101,18 +102,13 @@ impl Engine {
     /// The place where a file system will be mounted, empty, and whether its folder was made for it.
     pub(super) fn staging_place(&self, path: &Path) -> Result<(Option<Place>, bool)> {
         let place = Place::make(path, &self.namespace)?;
-        let mut seen = place.look_closely()?;
-        while seen == Seen::Dead {
-            place.unmount_dead()?;
-            seen = place.look_closely()?;
-        }
-        match seen {
+        match place.look_alive()? {
             Seen::Missing => {
                 place.create(Kind::Directory)?;
                 Ok((Some(place), true))
             }
             Seen::Directory => Ok((Some(place), false)),
-            Seen::Mount(_) => Err(foreign_mount(path)),
+            Seen::Mount(_) | Seen::Failed(_) => Err(place.foreign_mount()),
             _ => Err(Error::precondition(format!("{} is not a folder: remove what is there", path.display()))),
         }
     }
@@ -178,8 +174,13 @@ impl Engine {
         if !read_only && !in_use {
             check::mend(cx, &source.path, &found)?;
         }
+        let has_room = !read_only && grow::has_room(&device, found.size)?;
+        let online = in_use || grow::can_online(found.fs_type);
+        if has_room && !online {
+            grow::grow_unmounted(cx, &source.path)?;
+        }
         let mount = filesystem::mount(&source.path, found.fs_type, options, read_only)?;
-        if !read_only && grow::has_room(&device, found.size)? {
+        if has_room && online {
             grow::grow(&mount, found.fs_type, number.size()?)?;
         }
         let mounted = Mounted { fs_type: found.fs_type, read_only, root: Root::of(&mount)? };
@@ -254,14 +255,6 @@ pub(super) fn options_of(capability: &VolumeCapability) -> Result<Options> {
         )),
         Access::Mount(mount) => Options::parse(&mount.mount_flags),
     }
-}
-
-/// The refusal to touch what somebody else mounted.
-pub(super) fn foreign_mount(path: &Path) -> Error {
-    Error::precondition(format!(
-        "something that is not this volume is mounted at {}: unmount it if it is not needed",
-        path.display()
-    ))
 }
 
 fn staged_otherwise(stage: &Stage, request: &StageVolume) -> Error {
