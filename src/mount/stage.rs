@@ -1,6 +1,7 @@
 //! NodeStageVolume: a device is brought to this node, and its file system mounted.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -66,27 +67,25 @@ impl Engine {
             device: before.and_then(|before| before.device),
         };
         let contexts = Contexts { volume: &request.volume_context, publish: &request.publish_context };
-        let made_place = place.as_ref().filter(|_| made);
-        let source = match self.source(cx, node, &record, &contexts, &begun) {
-            Ok(source) => source,
-            Err(error) => {
-                made_place.map_or(Ok(()), Place::remove)?;
-                return Err(error);
+        let staged = self.source(cx, node, &record, &contexts, &begun).and_then(|source| {
+            let stage = begun(&source.release, record.stage.take());
+            let undo = stage.device.is_none().then(|| stage.release.clone());
+            record.stage = Some(stage);
+            let mounted = self.mount_source(cx, &mut record, source, place.as_ref(), &options, IfBlank::Format);
+            if let (Err(_), Some(release)) = (&mounted, undo) {
+                self.give_back(cx, node, record, &release)?;
             }
-        };
-        let stage = begun(&source.release, record.stage.take());
-        let fresh = stage.device.is_none();
-        let release = stage.release.clone();
-        record.stage = Some(stage);
-        let staged = self.mount_source(cx, &mut record, source, place.as_ref(), &options, IfBlank::Format);
-        if staged.is_err() && fresh {
-            self.give_back(cx, node, record, &release)?;
-            made_place.map_or(Ok(()), Place::remove)?;
+            mounted
+        });
+        if let (Err(_), Some(place)) = (&staged, place.filter(|_| made)) {
+            // The first error says more than that an empty folder stays.
+            let _ = place.remove();
         }
         staged
     }
 
-    /// Whether what the record says is there, once dead mounts are out of its way: the mount of a file system, or the device of a raw block volume.
+    /// Whether what the record says is there, once dead mounts are out of its way: the mount of a file system, or the
+    /// device of a raw block volume.
     pub(super) fn is_staged(&self, stage: &Stage) -> Result<bool> {
         let Some(device) = &stage.device else { return Ok(false) };
         match &device.filesystem {
@@ -175,8 +174,8 @@ impl Engine {
             check::mend(cx, &source.path, &found)?;
         }
         let has_room = !read_only && grow::has_room(&device, found.size)?;
-        let online = in_use || grow::can_online(found.fs_type);
-        if has_room && !online {
+        let online = grow::can_online(found.fs_type);
+        if has_room && !online && !in_use {
             grow::grow_unmounted(cx, &source.path)?;
         }
         let mount = filesystem::mount(&source.path, found.fs_type, options, read_only)?;
@@ -186,7 +185,7 @@ impl Engine {
         let mounted = Mounted { fs_type: found.fs_type, read_only, root: Root::of(&mount)? };
         stage.device = Some(Device { filesystem: Some(mounted), ..device });
         self.records.store(record)?;
-        place.attach(std::os::fd::AsFd::as_fd(&mount))
+        place.attach(mount.as_fd())
     }
 
     /// The file system that is on the device, or is made on it now.

@@ -217,7 +217,12 @@ impl Rig {
     }
 
     pub(super) fn unmount(&self, name: &str) {
-        rustix::mount::unmount(self.path(name), UnmountFlags::empty()).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        // A program that another test has just forked may hold it for a moment.
+        while rustix::mount::unmount(self.path(name), UnmountFlags::empty()) == Err(rustix::io::Errno::BUSY) {
+            assert!(Instant::now() < until, "{name} stays in use");
+            std::thread::yield_now();
+        }
     }
 }
 
