@@ -26,6 +26,7 @@ mod probe;
 mod publish;
 mod record;
 mod request;
+mod root;
 mod signature;
 mod stage;
 mod stats;
@@ -48,7 +49,7 @@ pub use stats::{Unit, Usage};
 pub use uses::Uses;
 
 /// Programs that the engine runs; `check` looks for them.
-pub const TOOLS: &[Tool] = &[format::MKFS_EXT4, check::E2FSCK, format::MKFS_XFS, format::MKFS_BTRFS];
+pub const TOOLS: &[Tool] = &[format::MKFS_EXT4, check::E2FSCK, grow::RESIZE2FS, format::MKFS_XFS, format::MKFS_BTRFS];
 
 /// How the engine works.
 #[derive(Debug, Clone, Copy, Default)]

@@ -25,7 +25,12 @@ pub(super) fn mend(cx: &Context, path: &Path, found: &FileSystem) -> Result<()> 
     if !found.has_errors || found.fs_type != FsType::Ext4 {
         return Ok(());
     }
-    let command = E2FSCK.command().arg("-p").arg(path).timeout(TIMEOUT);
+    check_ext4(cx, path, &["-p"])
+}
+
+/// Checks an ext4 and repairs what is safe to.
+pub(super) fn check_ext4(cx: &Context, path: &Path, options: &[&str]) -> Result<()> {
+    let command = E2FSCK.command().args(options).arg(path).timeout(TIMEOUT);
     let output = cx.commands.run(&command)?;
     // 0: nothing was wrong. 1, 2: mended. Everything else was left as it is.
     match output.status.code() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ impl DeviceNumber {
     }
 
     /// Opens the device for reading by its name, or answers `None` where that name is not its own any more.
-    pub(super) fn open(self, path: &Path, exclusive: bool) -> rustix::io::Result<Option<impl AsFd + use<>>> {
+    pub(super) fn open(self, path: &Path, exclusive: bool) -> rustix::io::Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | if exclusive { OFlags::EXCL } else { OFlags::empty() };
         match rustix::fs::stat(path) {
             Ok(seen) if number(&seen) == Some(self) => {}

@@ -1,15 +1,23 @@
 //! Growing what is on a device to the device's size, while it is in use.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
 
-use dunnage_driver_api::{Bytes, CapacityRange, Context, Error, ErrorKind, FsType, Node, Result, VolumeId};
+use dunnage_driver_api::{Bytes, CapacityRange, Context, Error, ErrorKind, FsType, Node, Result, Tool, VolumeId};
 use rustix::fs::{Mode, OFlags};
+use rustix::thread::CapabilitySet;
 
-use super::Engine;
 use super::place::Place;
+use super::probe::{Probe, probe};
 use super::record::Device;
-use super::sys;
+use super::{Engine, check, sys};
 
+/// Grows an ext4 that is not mounted.
+pub(super) const RESIZE2FS: Tool = Tool { program: "resize2fs", package: "e2fsprogs" };
+
+/// Moving metadata takes long on a large file system.
+const TIMEOUT: Duration = Duration::from_secs(3600);
 /// A file system may leave out what is too small at the end of its device for a group of its own.
 const REST: u64 = 1 << 20;
 
@@ -26,7 +34,7 @@ impl Engine {
         cx: &Context,
         node: &dyn Node,
         volume: &VolumeId,
-        path: &std::path::Path,
+        path: &Path,
         capacity: CapacityRange,
     ) -> Result<Option<Bytes>> {
         let record = self.records.load(volume)?;
@@ -55,10 +63,37 @@ impl Engine {
                     "volume {volume} is mounted read-only here, so that its file system cannot grow: use it writable once"
                 )));
             }
-            grow(root, mounted.fs_type, size).map_err(|error| error.with("volume", volume))?;
+            if self.could_grow(device)? {
+                grow(root, mounted.fs_type, size).map_err(|error| error.with("volume", volume))?;
+            }
         }
         Ok(Some(size))
     }
+
+    /// Whether the superblock on the device leaves room. That of a mounted file system may be late, never ahead.
+    fn could_grow(&self, device: &Device) -> Result<bool> {
+        let failed = |error: std::io::Error| Error::io(format!("cannot open {}", device.path.display()), error);
+        match device.number.open(&device.path, false).map_err(|error| failed(error.into()))? {
+            Some(opened) => match probe(&opened.into(), &device.path, device.number.size()?)? {
+                Probe::FileSystem(found) => has_room(device, found.size),
+                _ => Ok(true),
+            },
+            None => Err(failed(std::io::ErrorKind::NotFound.into())),
+        }
+    }
+}
+
+/// Whether this process may grow a file system that is mounted.
+pub(super) fn can_online(fs_type: FsType) -> bool {
+    fs_type != FsType::Ext4
+        || rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
+}
+
+/// Grows an ext4 that is mounted nowhere to the size of its device; it wants to be checked first.
+pub(super) fn grow_unmounted(cx: &Context, path: &Path) -> Result<()> {
+    check::check_ext4(cx, path, &["-f", "-p"])?;
+    let command = RESIZE2FS.command().arg(path).timeout(TIMEOUT);
+    cx.commands.run(&command)?.success(&command).map(drop)
 }
 
 /// Whether a file system of `size` leaves room on its device that it could use.
@@ -80,5 +115,11 @@ pub(super) fn grow(mount: impl AsFd, fs_type: FsType, size: Bytes) -> Result<()>
         FsType::Xfs => sys::xfs_grow(&root, size.get()),
         FsType::Btrfs => sys::btrfs_grow(&root),
     }
-    .map_err(failed)
+    .map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) if fs_type == FsType::Ext4 => Error::precondition(
+            "the kernel grows a mounted ext4 only for a process with CAP_SYS_RESOURCE: give this process that \
+             capability, or unstage the volume, and it grows when it is staged again",
+        ),
+        _ => failed(error),
+    })
 }

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use dunnage_driver_api::{Result, VolumeId};
-use rustix::fs::{Dir, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
 use super::Engine;
 use super::place::{Place, Seen};
 use super::record::Device;
+use super::root::Root;
 
 /// One thing that is wrong now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,21 +45,15 @@ impl Engine {
             if let Some(mounted) = &device.filesystem {
                 let missing =
                     inaccessible("StagingMountMissing", "is not mounted where it was staged", stage.path.as_path());
-                findings.extend(mount_finding(
-                    stage.path.as_path(),
-                    Seen::Mount(mounted.root),
-                    missing,
-                    mounted.read_only,
-                ));
+                findings.extend(mount_finding(stage.path.as_path(), mounted.root, missing, mounted.read_only));
             }
         }
         for (path, target) in &record.published {
             let missing = inaccessible("TargetMountMissing", "is not mounted where it was published", path.as_path());
-            let seen = Seen::Mount(target.root);
             let found = if target.asked.block {
-                (look(path.as_path()) != Some(seen)).then_some(missing)
+                (look(path.as_path()) != Some(Seen::Mount(target.root))).then_some(missing)
             } else {
-                mount_finding(path.as_path(), seen, missing, true)
+                mount_finding(path.as_path(), target.root, missing, true)
             };
             findings.extend(found);
         }
@@ -86,17 +81,19 @@ fn device_findings(device: &Device, read_only_by_us: bool) -> Option<HealthFindi
         .then(|| inaccessible("DeviceReadOnly", "is on a device that has become read-only", &device.path))
 }
 
-/// Asks the mounted file system for its root: one that has shut itself down, or lost its device, does not give it.
-fn mount_finding(path: &Path, wanted: Seen, missing: HealthFinding, may_be_read_only: bool) -> Option<HealthFinding> {
+/// Asks the mounted file system to flush its root: one that has shut itself down, or lost its device, refuses that,
+/// while much else is still answered from memory.
+fn mount_finding(path: &Path, root: Root, missing: HealthFinding, may_be_read_only: bool) -> Option<HealthFinding> {
     let Ok(Some(place)) = Place::find(path) else { return Some(missing) };
-    if !place.look().is_ok_and(|seen| seen == wanted) {
-        return Some(missing);
+    match place.look() {
+        Ok(Seen::Mount(seen)) if seen == root => {}
+        Ok(Seen::Failed(mount)) if mount.is_of(root) => {}
+        _ => return Some(missing),
     }
     let asked = || -> std::io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(place.open()?, ".", flags, Mode::empty())?;
-        rustix::fs::fstat(&root)?;
-        Dir::read_from(&root)?.next().transpose()?;
+        rustix::fs::fsync(&root)?;
         Ok(rustix::fs::fstatvfs(&root)?.f_flag.contains(StatVfsMountFlags::RDONLY))
     };
     match asked() {

@@ -51,8 +51,7 @@ impl Namespace {
         if !self.must_share || self.shared().contains(&mount) {
             return Ok(());
         }
-        let table = fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|error| Error::io("cannot read the mounts of this process", error))?;
+        let table = mounts()?;
         let propagation = propagation(&table, mount).unwrap_or_default();
         if propagation.starts_with("shared:") {
             self.shared().insert(mount);
@@ -63,7 +62,7 @@ impl Namespace {
              nobody else and end with this container: mount that folder, or one above it, with Bidirectional \
              propagation",
             folder.display(),
-            if propagation.is_empty() { "private" } else { propagation },
+            if propagation.is_empty() { "private" } else { &propagation },
         )))
     }
 
@@ -72,11 +71,22 @@ impl Namespace {
     }
 }
 
-/// The optional fields of a mount in the table of mounts: `shared:N`, `master:N`, both, or nothing.
-fn propagation(table: &str, mount: u64) -> Option<&str> {
-    let line = table.lines().find(|line| line.split(' ').next() == Some(mount.to_string().as_str()))?;
-    let head = line.split_once(" - ")?.0;
-    Some(head.splitn(7, ' ').nth(6).unwrap_or_default())
+/// The table of mounts. It is read where nothing else tells, never once a call.
+pub(super) fn mounts() -> Result<String> {
+    fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|error| Error::io("cannot read the mounts of this process", error))
+}
+
+/// The fields of a mount in the table of mounts.
+pub(super) fn fields_of(table: &str, mount: u64) -> Option<std::str::Split<'_, char>> {
+    let number = mount.to_string();
+    table.lines().map(|line| line.split(' ')).find(|fields| fields.clone().next() == Some(&number))
+}
+
+/// The optional fields of a mount: `shared:N`, `master:N`, both, or nothing.
+fn propagation(table: &str, mount: u64) -> Option<String> {
+    let optional = fields_of(table, mount)?.skip(6).take_while(|field| *field != "-");
+    Some(optional.collect::<Vec<_>>().join(" "))
 }
 
 /// Whether this is the namespace of the host's first process. Where that cannot be told it is taken for a container.
@@ -98,8 +108,8 @@ mod tests {
     fn the_propagation_of_a_mount_is_read_from_its_line() {
         let table = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
                      33 27 0:22 / /a rw,relatime shared:5 master:1 - tmpfs a rw\n";
-        assert_eq!(propagation(table, 33), Some("shared:5 master:1"));
-        assert_eq!(propagation(table, 22), Some(""));
+        assert_eq!(propagation(table, 33).as_deref(), Some("shared:5 master:1"));
+        assert_eq!(propagation(table, 22).as_deref(), Some(""));
         assert_eq!(propagation(table, 2), None);
     }
 }

@@ -6,45 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{Error, Result};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags};
-use serde::{Deserialize, Serialize};
 
 use super::namespace::Namespace;
+use super::root::{self, FailedMount, LOOK, Root, statx};
 
 /// How long an unmount that is refused as busy is tried again: such answers are mostly of a moment (a program that
 /// was just started and still holds a descriptor).
 const BUSY: Duration = Duration::from_secs(2);
-/// Looks at a file without asking a server that may never answer, and never through a link.
-const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT).union(AtFlags::STATX_DONT_SYNC);
-
-/// What a mount shows at its top, in the kernel's numbers: the same file system and the same file of it.
-///
-/// The number of the mount itself is not in it: each mount namespace has its own, so that it changes when the container
-/// of this process is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Root {
-    major: u32,
-    minor: u32,
-    inode: u64,
-}
-
-impl Root {
-    /// What an open file, directory or mount shows.
-    pub(super) fn of(file: impl AsFd) -> Result<Self> {
-        statx(file.as_fd(), Path::new(""), LOOK | AtFlags::EMPTY_PATH)
-            .map(|seen| Self::from(&seen))
-            .map_err(|error| Error::io("cannot look at an open mount", error))
-    }
-}
-
-impl From<&rustix::fs::Statx> for Root {
-    fn from(seen: &rustix::fs::Statx) -> Self {
-        Self { major: seen.stx_dev_major, minor: seen.stx_dev_minor, inode: seen.stx_ino }
-    }
-}
-
 /// What is at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
@@ -58,6 +29,8 @@ pub(super) enum Seen {
     Other,
     /// A mount.
     Mount(Root),
+    /// A mount whose file system has failed: it does not even tell what is at its top.
+    Failed(FailedMount),
     /// A mount whose server is gone for good.
     Dead,
 }
@@ -121,17 +94,18 @@ impl Place {
         Ok(Self { folder, name, path: path.into() })
     }
 
-    /// Its path.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// What is there, without asking a server.
     pub(super) fn look(&self) -> Result<Seen> {
         let seen = match statx(self.folder.as_fd(), Path::new(&self.name), LOOK) {
             Ok(seen) => seen,
             Err(Errno::NOENT) => return Ok(Seen::Missing),
             Err(error) if is_dead(error) => return Ok(Seen::Dead),
+            Err(Errno::IO | Errno::SHUTDOWN) => {
+                return match root::failed_mount(self.folder.as_fd(), Path::new(&self.name))? {
+                    Some(mount) => Ok(Seen::Failed(mount)),
+                    None => Err(self.error("look at", Errno::IO)),
+                };
+            }
             Err(error) => return Err(self.error("look at", error)),
         };
         if seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
@@ -145,7 +119,7 @@ impl Place {
     }
 
     /// What is there, and whether its server still answers. May hang with a server that is silent.
-    pub(super) fn look_closely(&self) -> Result<Seen> {
+    fn look_closely(&self) -> Result<Seen> {
         let seen = self.look()?;
         if let Seen::Mount(_) = seen
             && let Err(error) = self.open().and_then(|file| Ok(rustix::fs::fstatfs(&file)?))
@@ -154,6 +128,42 @@ impl Place {
             return Ok(Seen::Dead);
         }
         Ok(seen)
+    }
+
+    /// What is there once every mount whose server is gone has been taken away.
+    pub(super) fn look_alive(&self) -> Result<Seen> {
+        loop {
+            match self.look_closely()? {
+                Seen::Dead => self.unmount_dead()?,
+                seen => return Ok(seen),
+            }
+        }
+    }
+
+    /// Takes away all mounts that show `root`.
+    ///
+    /// # Errors
+    /// FailedPrecondition for a mount of somebody else's, which is left alone.
+    pub(super) fn unmount_all(&self, root: Option<Root>) -> Result<()> {
+        loop {
+            match (self.look()?, root) {
+                (Seen::Mount(seen), Some(root)) if seen == root => self.unmount()?,
+                (Seen::Failed(mount), Some(root)) if mount.is_of(root) => self.unmount()?,
+                (Seen::Mount(_) | Seen::Failed(_), _) if self.look_closely()? != Seen::Dead => {
+                    return Err(self.foreign_mount());
+                }
+                (Seen::Mount(_) | Seen::Failed(_) | Seen::Dead, _) => self.unmount_dead()?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The refusal to touch what somebody else mounted.
+    pub(super) fn foreign_mount(&self) -> Error {
+        Error::precondition(format!(
+            "something that is not this volume is mounted at {}: unmount it if it is not needed",
+            self.path.display()
+        ))
     }
 
     /// Opens what is there as a handle alone (`O_PATH`): nothing is asked of a device or a server.
@@ -182,7 +192,7 @@ impl Place {
     }
 
     /// Takes the topmost mount away. What is not a mount (any more) is well so.
-    pub(super) fn unmount(&self) -> Result<()> {
+    fn unmount(&self) -> Result<()> {
         let until = Instant::now() + BUSY;
         loop {
             match rustix::mount::unmount(self.by_descriptor(), UnmountFlags::NOFOLLOW) {
@@ -202,7 +212,7 @@ impl Place {
     }
 
     /// Takes a mount away whose server is gone: it holds nothing that could still be written.
-    pub(super) fn unmount_dead(&self) -> Result<()> {
+    fn unmount_dead(&self) -> Result<()> {
         let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
         rustix::mount::unmount(self.by_descriptor(), flags).map_err(|error| self.error("unmount", error))
     }
@@ -263,10 +273,6 @@ fn split(path: &Path) -> Result<(&Path, OsString)> {
         (Some(above), Some(name)) => Ok((above, name.into())),
         _ => Err(Error::invalid(format!("{} has no folder above it: give another path", path.display()))),
     }
-}
-
-fn statx(folder: BorrowedFd<'_>, name: &Path, flags: AtFlags) -> rustix::io::Result<rustix::fs::Statx> {
-    rustix::fs::statx(folder, name, flags, StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO | StatxFlags::MNT_ID)
 }
 
 /// The answers of a file system whose server is gone for good.

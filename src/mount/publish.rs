@@ -7,10 +7,11 @@ use dunnage_driver_api::{
 };
 
 use super::options::{Attributes, Options};
-use super::place::{Kind, Place, Root, Seen};
+use super::place::{Kind, Place, Seen};
 use super::record::{Asked, Published, Record, Stage};
 use super::request::PublishVolume;
-use super::stage::{Contexts, IfBlank, foreign_mount, options_of};
+use super::root::Root;
+use super::stage::{Contexts, IfBlank, options_of};
 use super::{Engine, bind, sys};
 
 /// One publish, as its steps need it.
@@ -35,11 +36,12 @@ impl Engine {
         let mut record = self.records.load(&request.volume)?;
         if let Some(published) = record.published.get(&request.target_path)
             && let Some(place) = Place::find(request.target_path.as_path())?
-            && place.look_closely()? == Seen::Mount(published.root)
+            && place.look_alive()? == Seen::Mount(published.root)
         {
             return if published.asked == asked { Ok(()) } else { Err(published_otherwise(request)) };
         }
-        self.check_other_targets(&record, request, &asked)?;
+        self.forget_gone_targets(&mut record)?;
+        check_other_targets(&record, request, &asked)?;
         let call = Call { cx, node, request, options: &options, asked: &asked };
         let mount = match staging {
             Staging::None => self.mount_of_directory(call)?,
@@ -58,28 +60,10 @@ impl Engine {
         attached
     }
 
-    /// Checks what the modes of the other targets leave possible.
-    fn check_other_targets(&self, record: &Record, request: &PublishVolume, asked: &Asked) -> Result<()> {
-        for (path, other) in self.published(record)? {
-            if *path == request.target_path {
-                continue;
-            }
-            if asked.mode.is_single_target() || other.asked.mode.is_single_target() {
-                return Err(Error::precondition(format!(
-                    "volume {} is published at {path}, and SINGLE_NODE_SINGLE_WRITER allows one target: unpublish it \
-                     there first",
-                    request.volume
-                )));
-            }
-            if asked.block && other.asked.block && asked.is_read_only() != other.asked.is_read_only() {
-                return Err(Error::precondition(format!(
-                    "volume {} is published at {path} {}, and a raw block device is read-only for all or for nobody: \
-                     unpublish it there first",
-                    request.volume,
-                    if asked.is_read_only() { "to be written to" } else { "read-only" }
-                )));
-            }
-        }
+    /// Drops targets at which nothing is mounted any more: they hold nothing, not even a device read-only.
+    fn forget_gone_targets(&self, record: &mut Record) -> Result<()> {
+        let there: Vec<_> = self.published(record)?.into_iter().map(|(path, _)| path.clone()).collect();
+        record.published.retain(|path, _| there.contains(path));
         Ok(())
     }
 
@@ -201,15 +185,10 @@ impl Engine {
         let path = request.target_path.as_path();
         let kind = if asked.block { Kind::File } else { Kind::Directory };
         let place = Place::make(path, &self.namespace)?;
-        let mut seen = place.look_closely()?;
-        while seen == Seen::Dead {
-            place.unmount_dead()?;
-            seen = place.look_closely()?;
-        }
-        match (seen, kind) {
+        match (place.look_alive()?, kind) {
             (Seen::Missing, kind) => place.create(kind)?,
             (Seen::Directory, Kind::Directory) | (Seen::File, Kind::File) => {}
-            (Seen::Mount(_), _) => return Err(foreign_mount(path)),
+            (Seen::Mount(_) | Seen::Failed(_), _) => return Err(place.foreign_mount()),
             (_, kind) => {
                 return Err(Error::precondition(format!(
                     "{} is not a {}, which {} access needs: remove what is there",
@@ -239,6 +218,31 @@ impl Engine {
             None => Ok(()),
         }
     }
+}
+
+/// Checks what the modes of the other targets leave possible.
+fn check_other_targets(record: &Record, request: &PublishVolume, asked: &Asked) -> Result<()> {
+    for (path, other) in &record.published {
+        if *path == request.target_path {
+            continue;
+        }
+        if asked.mode.is_single_target() || other.asked.mode.is_single_target() {
+            return Err(Error::precondition(format!(
+                "volume {} is published at {path}, and SINGLE_NODE_SINGLE_WRITER allows one target: unpublish it \
+                 there first",
+                request.volume
+            )));
+        }
+        if asked.block && other.asked.block && asked.is_read_only() != other.asked.is_read_only() {
+            return Err(Error::precondition(format!(
+                "volume {} is published at {path} {}, and a raw block device is read-only for all or for nobody: \
+                 unpublish it there first",
+                request.volume,
+                if asked.is_read_only() { "to be written to" } else { "read-only" }
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn access(block: bool) -> &'static str {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::device::DeviceNumber;
 use super::options::Options;
-use super::place::Root;
+use super::root::Root;
 
 /// The form of the file that this release writes; it reads this one and the one before.
 const VERSION: u32 = 1;

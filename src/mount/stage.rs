@@ -1,6 +1,7 @@
 //! NodeStageVolume: a device is brought to this node, and its file system mounted.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -12,10 +13,11 @@ use dunnage_driver_api::{
 use super::device::DeviceNumber;
 use super::format::{self, Intent};
 use super::options::Options;
-use super::place::{Kind, Place, Root, Seen};
+use super::place::{Kind, Place, Seen};
 use super::probe::{FileSystem, Probe, probe};
 use super::record::{Asked, Device, Mounted, Record, Stage};
 use super::request::StageVolume;
+use super::root::Root;
 use super::{Engine, check, filesystem, grow};
 
 /// What an orchestrator passes on from the calls before.
@@ -65,32 +67,30 @@ impl Engine {
             device: before.and_then(|before| before.device),
         };
         let contexts = Contexts { volume: &request.volume_context, publish: &request.publish_context };
-        let made_place = place.as_ref().filter(|_| made);
-        let source = match self.source(cx, node, &record, &contexts, &begun) {
-            Ok(source) => source,
-            Err(error) => {
-                made_place.map_or(Ok(()), Place::remove)?;
-                return Err(error);
+        let staged = self.source(cx, node, &record, &contexts, &begun).and_then(|source| {
+            let stage = begun(&source.release, record.stage.take());
+            let undo = stage.device.is_none().then(|| stage.release.clone());
+            record.stage = Some(stage);
+            let mounted = self.mount_source(cx, &mut record, source, place.as_ref(), &options, IfBlank::Format);
+            if let (Err(_), Some(release)) = (&mounted, undo) {
+                self.give_back(cx, node, record, &release)?;
             }
-        };
-        let stage = begun(&source.release, record.stage.take());
-        let fresh = stage.device.is_none();
-        let release = stage.release.clone();
-        record.stage = Some(stage);
-        let staged = self.mount_source(cx, &mut record, source, place.as_ref(), &options, IfBlank::Format);
-        if staged.is_err() && fresh {
-            self.give_back(cx, node, record, &release)?;
-            made_place.map_or(Ok(()), Place::remove)?;
+            mounted
+        });
+        if let (Err(_), Some(place)) = (&staged, place.filter(|_| made)) {
+            // The first error says more than that an empty folder stays.
+            let _ = place.remove();
         }
         staged
     }
 
-    /// Whether what the record says is there: the mount of a file system, or the device of a raw block volume.
+    /// Whether what the record says is there, once dead mounts are out of its way: the mount of a file system, or the
+    /// device of a raw block volume.
     pub(super) fn is_staged(&self, stage: &Stage) -> Result<bool> {
         let Some(device) = &stage.device else { return Ok(false) };
         match &device.filesystem {
             Some(mounted) => match Place::find(stage.path.as_path())? {
-                Some(place) => Ok(place.look_closely()? == Seen::Mount(mounted.root)),
+                Some(place) => Ok(place.look_alive()? == Seen::Mount(mounted.root)),
                 None => Ok(false),
             },
             None if stage.asked.block => Ok(device.number.size().is_ok_and(|size| size.get() > 0)),
@@ -101,18 +101,13 @@ impl Engine {
     /// The place where a file system will be mounted, empty, and whether its folder was made for it.
     pub(super) fn staging_place(&self, path: &Path) -> Result<(Option<Place>, bool)> {
         let place = Place::make(path, &self.namespace)?;
-        let mut seen = place.look_closely()?;
-        while seen == Seen::Dead {
-            place.unmount_dead()?;
-            seen = place.look_closely()?;
-        }
-        match seen {
+        match place.look_alive()? {
             Seen::Missing => {
                 place.create(Kind::Directory)?;
                 Ok((Some(place), true))
             }
             Seen::Directory => Ok((Some(place), false)),
-            Seen::Mount(_) => Err(foreign_mount(path)),
+            Seen::Mount(_) | Seen::Failed(_) => Err(place.foreign_mount()),
             _ => Err(Error::precondition(format!("{} is not a folder: remove what is there", path.display()))),
         }
     }
@@ -178,14 +173,19 @@ impl Engine {
         if !read_only && !in_use {
             check::mend(cx, &source.path, &found)?;
         }
+        let has_room = !read_only && grow::has_room(&device, found.size)?;
+        let online = grow::can_online(found.fs_type);
+        if has_room && !online && !in_use {
+            grow::grow_unmounted(cx, &source.path)?;
+        }
         let mount = filesystem::mount(&source.path, found.fs_type, options, read_only)?;
-        if !read_only && grow::has_room(&device, found.size)? {
+        if has_room && online {
             grow::grow(&mount, found.fs_type, number.size()?)?;
         }
         let mounted = Mounted { fs_type: found.fs_type, read_only, root: Root::of(&mount)? };
         stage.device = Some(Device { filesystem: Some(mounted), ..device });
         self.records.store(record)?;
-        place.attach(std::os::fd::AsFd::as_fd(&mount))
+        place.attach(mount.as_fd())
     }
 
     /// The file system that is on the device, or is made on it now.
@@ -254,14 +254,6 @@ pub(super) fn options_of(capability: &VolumeCapability) -> Result<Options> {
         )),
         Access::Mount(mount) => Options::parse(&mount.mount_flags),
     }
-}
-
-/// The refusal to touch what somebody else mounted.
-pub(super) fn foreign_mount(path: &Path) -> Error {
-    Error::precondition(format!(
-        "something that is not this volume is mounted at {}: unmount it if it is not needed",
-        path.display()
-    ))
 }
 
 fn staged_otherwise(stage: &Stage, request: &StageVolume) -> Error {

@@ -5,7 +5,8 @@ use std::path::Path;
 use dunnage_driver_api::{Bytes, Error, Result, VolumeId};
 
 use super::Engine;
-use super::place::{Place, Root};
+use super::place::Place;
+use super::root::Root;
 use super::uses::Use;
 
 /// How much of something a volume has (CSI VolumeUsage).

@@ -3,8 +3,7 @@
 use dunnage_driver_api::{Error, ForeignId, Result, TargetPath, VolumeId};
 
 use super::Engine;
-use super::place::{Place, Seen};
-use super::stage::foreign_mount;
+use super::place::Place;
 
 impl Engine {
     /// Takes the volume away from the target, and removes what it was mounted on where that is empty. What is gone
@@ -16,16 +15,7 @@ impl Engine {
         let mut record = self.records.load(volume)?;
         let root = record.published.get(target).map(|published| published.root);
         if let Some(place) = Place::find(target.as_path())? {
-            loop {
-                match place.look()? {
-                    Seen::Mount(seen) if Some(seen) == root => place.unmount()?,
-                    Seen::Mount(_) if place.look_closely()? != Seen::Dead => {
-                        return Err(foreign_mount(target.as_path()));
-                    }
-                    Seen::Mount(_) | Seen::Dead => place.unmount_dead()?,
-                    _ => break,
-                }
-            }
+            place.unmount_all(root)?;
             place.remove()?;
         }
         if record.published.remove(target).is_some() {

@@ -6,9 +6,8 @@ use dunnage_driver_api::{Context, Error, Node, Result, StagingPath, VolumeId};
 
 use super::Engine;
 use super::format::Intent;
-use super::place::{Place, Seen};
+use super::place::Place;
 use super::record::{Record, Stage};
-use super::stage::foreign_mount;
 
 /// How long a file system may take to end after its last unmount: it writes out what it holds.
 const SUPERBLOCK: Duration = Duration::from_secs(60);
@@ -26,10 +25,7 @@ impl Engine {
                 let stage = stage.clone();
                 self.end_stage(cx, node, record, &stage)
             }
-            _ => match Place::find(path.as_path())?.map(|place| place.look_closely()).transpose()? {
-                Some(Seen::Mount(_)) => Err(foreign_mount(path.as_path())),
-                _ => Ok(()),
-            },
+            _ => Place::find(path.as_path())?.map_or(Ok(()), |place| place.unmount_all(None)),
         }
     }
 
@@ -52,14 +48,7 @@ impl Engine {
         let root = stage.device.as_ref().and_then(|device| device.filesystem.as_ref()).map(|mounted| mounted.root);
         let place = Place::find(stage.path.as_path())?;
         if let Some(place) = &place {
-            loop {
-                match place.look()? {
-                    Seen::Mount(seen) if Some(seen) == root => place.unmount()?,
-                    Seen::Mount(_) if place.look_closely()? != Seen::Dead => return Err(foreign_mount(place.path())),
-                    Seen::Mount(_) | Seen::Dead => place.unmount_dead()?,
-                    _ => break,
-                }
-            }
+            place.unmount_all(root)?;
         }
         if let Some(device) = &stage.device {
             let until = cx.deadline.min(Instant::now() + SUPERBLOCK);

@@ -5,8 +5,9 @@ use std::path::Path;
 use dunnage_driver_api::{Error, Result, StagingPath, TargetPath, VolumeId};
 
 use super::Engine;
-use super::place::{self, Place, Root, Seen};
+use super::place::{self, Place, Seen};
 use super::record::{Published, Record};
+use super::root::Root;
 
 /// Where a volume is used on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Engine {
         let mut published = Vec::new();
         for (path, target) in &record.published {
             let seen = Place::find(path.as_path())?.map(|place| place.look()).transpose()?;
-            if matches!(seen, Some(Seen::Mount(_) | Seen::Dead)) {
+            if matches!(seen, Some(Seen::Mount(_) | Seen::Failed(_) | Seen::Dead)) {
                 published.push((path, target));
             }
         }

@@ -62,6 +62,20 @@ fn a_read_only_raw_block_volume_cannot_be_written_and_its_device_is_writable_aga
 }
 
 #[test]
+fn a_read_only_target_that_was_unmounted_by_hand_holds_the_device_no_more() {
+    if !is_root() {
+        return;
+    }
+    let mode = AccessMode::SingleNodeWriter;
+    let rig = Rig::image(64 * MIB);
+    rig.stage(raw(mode)).unwrap();
+    rig.publish("a", raw(mode), true).unwrap();
+    rig.unmount("a");
+    rig.publish("a", raw(mode), false).unwrap();
+    write(&rig, "a").unwrap();
+}
+
+#[test]
 fn a_device_that_came_read_only_is_never_made_writable() {
     if !is_root() {
         return;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{
     Access, AccessMode, Context, DeviceSource, DirectorySource, Error, ErrorKind, FsType, Generation, Identity,
@@ -73,6 +73,11 @@ impl Node for TestNode {
         self.releases.fetch_add(1, Ordering::Relaxed);
         if self.attached() == Some(record.read()?) {
             run("losetup", &["-d", &record.read::<String>()?]);
+        }
+        // While anybody has it open, even to look at it, a loop device is only marked to be detached.
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.attached().is_some() {
+            assert!(Instant::now() < until, "{} stays attached", self.image.display());
         }
         Ok(())
     }
@@ -212,7 +217,12 @@ impl Rig {
     }
 
     pub(super) fn unmount(&self, name: &str) {
-        rustix::mount::unmount(self.path(name), UnmountFlags::empty()).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        // A program that another test has just forked may hold it for a moment.
+        while rustix::mount::unmount(self.path(name), UnmountFlags::empty()) == Err(rustix::io::Errno::BUSY) {
+            assert!(Instant::now() < until, "{name} stays in use");
+            std::thread::yield_now();
+        }
     }
 }
 

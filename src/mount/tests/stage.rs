@@ -1,7 +1,12 @@
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use dunnage_driver_api::{AccessMode, ErrorKind, FsType, Identity};
+use dunnage_driver_api::{
+    AccessMode, Command, Commands, Context, Error, ErrorKind, FsType, Identity, Output, Result, System,
+};
 
 use super::rig::{MIB, Rig, assert_refused, is_root, mount, raw, run, writer};
 
@@ -91,6 +96,38 @@ fn only_a_device_that_is_known_to_have_been_blank_is_formatted_again() {
         rig.stage(of(fs_type)).unwrap();
         assert_eq!(fs::read(rig.path("staged/data")).unwrap(), b"kept");
         assert!(!intent.exists());
+    }
+}
+
+/// A mkfs that writes something and is killed.
+struct Killed(std::path::PathBuf);
+
+impl Commands for Killed {
+    fn run(&self, command: &Command) -> Result<Output> {
+        if command.arguments() == ["-V"] {
+            return System.run(command);
+        }
+        File::options().write(true).open(&self.0).unwrap().write_all_at(b"half of it", 8192).unwrap();
+        Err(Error::internal("killed"))
+    }
+}
+
+#[test]
+fn a_formatting_that_was_cut_off_is_done_again_by_the_next_stage() {
+    if !is_root() {
+        return;
+    }
+    for fs_type in FsType::ALL {
+        let mut rig = Rig::image(512 * MIB);
+        let cx = Context::new(Duration::from_secs(30), Arc::new(Killed(rig.node.image.clone())));
+        let cut_off = rig.engine.stage(&cx, &rig.node, &rig.stage_request(of(fs_type)));
+        assert_refused(cut_off, ErrorKind::Internal, "killed");
+        rig.restart();
+        rig.stage(of(fs_type)).unwrap();
+        rig.unstage().unwrap();
+        rig.write_image(0, &[0; 2 << 20]);
+        rig.write_image(8192, b"half of it");
+        assert_refused(rig.stage(of(fs_type)), ErrorKind::FailedPrecondition, "");
     }
 }
 
