@@ -188,14 +188,17 @@ impl LoopDevice {
         })
     }
 
-    /// What the number stands for. `ENXIO` from open(2) is a device in the middle of being unbound.
+    /// What the number stands for. `ENXIO` from open(2) is a device in the middle of being unbound, or none at all: a
+    /// container's /dev may have names of devices that are gone.
     fn look(number: u32, backing: &Backing, how: OFlags) -> rustix::io::Result<Binding> {
         let file = match open(&path(number), how) {
             Ok(file) => file,
-            Err(Errno::NXIO) => return Ok(Binding::Leaving),
-            Err(Errno::NOENT | Errno::NODEV) if !Path::new(&format!("/sys/block/loop{number}/loop")).exists() => {
+            Err(Errno::NXIO | Errno::NOENT | Errno::NODEV)
+                if !Path::new(&format!("/sys/block/loop{number}/loop")).exists() =>
+            {
                 return Ok(Binding::Other);
             }
+            Err(Errno::NXIO) => return Ok(Binding::Leaving),
             Err(error) => return Err(error),
         };
         match ioctl::status(&file) {

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind::NotFound;
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::root::{Folder, Record, Records, Root};
 use dunnage_driver_api::{
@@ -18,6 +19,9 @@ use crate::config::{BlockSize, Image};
 use crate::loop_device::{self, Backing, LoopDevice};
 use crate::room::Room;
 use crate::{image_file, size};
+
+/// How long a lock without a device is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The folder of the images.
 pub(crate) const IMAGES: &str = "images";
@@ -118,11 +122,19 @@ impl Store {
     /// That no loop device has the image, and none gets it while the file is open.
     fn refuse_bound(&self, volume: &Volume, image: &File) -> Result<()> {
         let backing = self.backing(volume, image)?;
-        let locked = loop_device::lock(image)?;
-        let devices = LoopDevice::find_unexpected(image, &backing)?;
-        if locked && devices.is_empty() {
-            return Ok(());
-        }
+        let until = Instant::now() + PATIENCE;
+        let devices = loop {
+            let locked = loop_device::lock(image)?;
+            let devices = LoopDevice::find_unexpected(image, &backing)?;
+            if locked && devices.is_empty() {
+                return Ok(());
+            }
+            // A lock without a device is one that is being let go.
+            if !devices.is_empty() || Instant::now() >= until {
+                break devices;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
         let paths: Vec<_> =
             devices.iter().map(|device| loop_device::path(device.number).display().to_string()).collect();
         let who = if paths.is_empty() { "a loop device".into() } else { paths.join(", ") };
