@@ -100,6 +100,22 @@ fn a_create_that_fills_the_disk_leaves_nothing() {
     assert_eq!(blocks(&root, "a"), 30 * MIB);
 }
 
+#[test]
+fn an_expansion_that_fills_the_disk_gives_back_what_it_took() {
+    if !is_root() {
+        return;
+    }
+    let root = Root::on_ext4(r#""allocation": "preallocated""#, 128 * MIB);
+    let volume = root.create("a", 16 * MIB).unwrap();
+    let held = blocks(&root, "a");
+    // After the driver has looked: it finds out by ENOSPC.
+    std::fs::write(root.path().join("foreign"), vec![1; 64 << 20]).unwrap();
+    let error = root.expand(&volume, 80 * MIB).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    assert!(blocks(&root, "a") <= held + MIB, "{} of {held}", blocks(&root, "a"));
+    assert_eq!(root.image("a").metadata().unwrap().len(), 16 * MIB);
+}
+
 fn blocks(root: &Root, name: &str) -> u64 {
     std::os::unix::fs::MetadataExt::blocks(&root.image(name).metadata().unwrap()) * 512
 }

@@ -53,6 +53,18 @@ impl Root {
         Self::open(keys, Some(mount), folder)
     }
 
+    /// A root that is an ext4 of this size; a failed allocation leaves blocks behind there.
+    pub(crate) fn on_ext4(keys: &str, bytes: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(bytes).unwrap();
+        run("mkfs.ext4", &["-q", disk.path().to_str().unwrap()]);
+        // Dropped when it is mounted: losetup leaves it to go with the mount.
+        let device = Foreign::of(disk.path());
+        let mount = Mount::new(&device.0, folder.path(), "ext4", "");
+        Self::open(keys, Some(mount), folder)
+    }
+
     fn open(keys: &str, mount: Option<Mount>, folder: TempDir) -> Self {
         let mut root = Self { calls: None, keys: keys.into(), _mount: mount, folder };
         assert!(matches!(root.driver().init(&opening()), Ok(Init::Created(_))));
