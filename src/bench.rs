@@ -19,8 +19,8 @@ mod view;
 mod work;
 
 pub use options::{Mode, Options};
-//pub use plot::plot;
+pub use plot::plot;
 pub use report::{CallReport, PhaseReport, Ratio, Report, SideReport};
 pub use run::run;
 pub use samples::{Samples, percentile};
-//pub use table::table;
+pub use table::table;

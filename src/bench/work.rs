@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::bench::Samples;
 use crate::bench::side::Side;
-use crate::client::{Access, Life, Result, blocking};
+use crate::client::{Access, Error, Life, Result, blocking};
 
 /// What a whole life is called among the calls.
 pub(crate) const WHOLE_LIFE: &str = "whole life";
@@ -77,6 +77,11 @@ pub(crate) async fn walk(side: &Side, samples: &mut Samples) -> bool {
         let page = side.plugin.list_volumes(side.options.page_size, &token);
         match samples.time("ListVolumes", page).await {
             Ok(page) if page.next_token.is_empty() => break,
+            Ok(page) if page.next_token == token => {
+                let what = format!("the token {token:?} for the page after itself");
+                samples.fail(&Error::Answer { rpc: "ListVolumes", what });
+                return false;
+            }
             Ok(page) => token = page.next_token,
             Err(_) => return false,
         }
