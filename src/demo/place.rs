@@ -110,7 +110,7 @@ impl Place {
             })
             .collect();
         format!(
-            "state: \"{folder}/state\"\nsockets: \"{folder}/sockets\"\nnode: demo\ntelemetry:\n  listen: "off"\nbackends:\n{backends}"
+            "state: \"{folder}/state\"\nsockets: \"{folder}/sockets\"\nnode: demo\ntelemetry:\n  listen: \"off\"\nbackends:\n{backends}"
         )
     }
 }
