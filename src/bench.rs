@@ -24,3 +24,6 @@ pub use report::{CallReport, PhaseReport, Ratio, Report, SideReport};
 pub use run::run;
 pub use samples::{Samples, percentile};
 pub use table::table;
+
+#[cfg(test)]
+mod tests;

@@ -23,3 +23,8 @@ pub use request::{Access, VolumeRequest, capability};
 
 
 
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
