@@ -3,9 +3,16 @@
 //! The way of a request is `service` -> `wire` -> `operations` -> a backend's driver or the `mount` engine -> `wire` ->
 //! answer; each step is one place. ARCHITECTURE.md tells the invariants.
 
+
+pub use cli::main;
+pub use drivers::drivers;
+
+pub mod bench;
 pub mod check;
 pub mod cli;
+pub mod client;
 pub mod config;
+pub mod demo;
 mod drivers;
 pub mod host;
 pub mod mount;
@@ -16,6 +23,3 @@ pub mod service;
 pub mod status;
 pub mod telemetry;
 pub mod wire;
-
-pub use cli::main;
-pub use drivers::drivers;

@@ -1,0 +1,242 @@
+//! One volume's way through a plugin, and back.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use dunnage_csi_proto::csi::v1::{Volume, VolumeCapability};
+
+use crate::client::{Error, Plugin, Result, VolumeRequest};
+
+/// The life of one volume: what of it has been begun, so that it can always be ended.
+///
+/// A call is noted before it is sent, since one that failed, or that nobody waited for, may have done its work. Dropping
+/// the future of a call is therefore safe; [`Life::end`] takes back what is noted. Calls that the plugin does not
+/// advertise (attaching, staging) do nothing and succeed.
+#[derive(Debug)]
+pub struct Life {
+    plugin: Plugin,
+    request: VolumeRequest,
+    folder: PathBuf,
+    created: Option<Volume>,
+    maybe_created: bool,
+    attached: bool,
+    publish_context: HashMap<String, String>,
+    staged: bool,
+    published: Vec<PathBuf>,
+}
+
+impl Life {
+    /// A volume that does not exist yet. `folder` is where its staging and target paths are made, and must be its own.
+    pub fn new(plugin: &Plugin, request: VolumeRequest, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            plugin: plugin.clone(),
+            request,
+            folder: folder.into(),
+            created: None,
+            maybe_created: false,
+            attached: false,
+            publish_context: HashMap::new(),
+            staged: false,
+            published: Vec::new(),
+        }
+    }
+
+    /// The plugin it lives in.
+    pub fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    /// What was asked for.
+    pub fn request(&self) -> &VolumeRequest {
+        &self.request
+    }
+
+    /// The volume.
+    ///
+    /// # Errors
+    /// Where it was not created.
+    pub fn volume(&self) -> Result<&Volume> {
+        let what = || format!("there is no volume {:?} to go on with", self.request.name);
+        self.created.as_ref().ok_or_else(|| Error::Answer { rpc: "CreateVolume", what: what() })
+    }
+
+    /// The capability that goes with every call.
+    pub fn capability(&self) -> VolumeCapability {
+        self.request.capability()
+    }
+
+    /// The staging path, where the plugin stages.
+    pub fn staging(&self) -> Option<PathBuf> {
+        self.plugin.offers().stages().then(|| self.folder.join("staging"))
+    }
+
+    /// A target path of that name.
+    pub fn target(&self, name: &str) -> PathBuf {
+        self.folder.join(name).join("volume")
+    }
+
+    /// CreateVolume; again for a repetition.
+    pub async fn create(&mut self) -> Result<Volume> {
+        self.maybe_created = true;
+        let volume = self.plugin.create_volume(self.request.to_wire(self.plugin.offers())).await?;
+        Ok(self.created.insert(volume).clone())
+    }
+
+    /// ControllerPublishVolume, where the plugin attaches.
+    pub async fn attach(&mut self) -> Result<()> {
+        if self.plugin.offers().attaches() {
+            let volume = self.volume()?.clone();
+            self.attached = true;
+            self.publish_context = self.plugin.controller_publish_volume(&volume, self.capability()).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes what is the orchestrator's to make: the staging path, and the parent of each target of these names.
+    pub async fn prepare(&self, targets: &[&str]) -> Result<()> {
+        let mut folders: Vec<PathBuf> = targets.iter().map(|name| self.folder.join(name)).collect();
+        folders.extend(self.staging());
+        blocking("cannot make the folders below", &self.folder, move |_| folders.iter().try_for_each(fs::create_dir_all)).await
+    }
+
+    /// Removes the folders of this side, once nothing is published or staged there.
+    pub async fn clear(&self) -> Result<()> {
+        blocking("cannot remove the folder", &self.folder, remove_empty).await
+    }
+
+    /// NodeStageVolume, where the plugin stages.
+    pub async fn stage(&mut self) -> Result<()> {
+        let Some(staging) = self.staging() else { return Ok(()) };
+        let volume = self.volume()?.clone();
+        self.staged = true;
+        self.plugin.node_stage_volume(&volume, &self.publish_context, &staging, self.capability()).await
+    }
+
+    /// NodePublishVolume at the target of that name.
+    pub async fn publish(&mut self, name: &str, readonly: bool) -> Result<PathBuf> {
+        let target = self.target(name);
+        let volume = self.volume()?.clone();
+        self.published.push(target.clone());
+        let how = (self.capability(), readonly);
+        let staging = self.staging();
+        self.plugin.node_publish_volume(&volume, &self.publish_context, staging.as_deref(), &target, how).await?;
+        Ok(target)
+    }
+
+    /// NodeUnpublishVolume from the target of that name.
+    pub async fn unpublish(&mut self, name: &str) -> Result<()> {
+        let target = self.target(name);
+        self.plugin.node_unpublish_volume(&self.volume()?.volume_id, &target).await?;
+        self.published.retain(|published| *published != target);
+        Ok(())
+    }
+
+    /// NodeUnstageVolume, where the volume was staged.
+    pub async fn unstage(&mut self) -> Result<()> {
+        if let (Some(staging), true) = (self.staging(), self.staged) {
+            self.plugin.node_unstage_volume(&self.volume()?.volume_id, &staging).await?;
+            self.staged = false;
+        }
+        Ok(())
+    }
+
+    /// ControllerUnpublishVolume, where the volume was attached.
+    pub async fn detach(&mut self) -> Result<()> {
+        if self.attached {
+            self.plugin.controller_unpublish_volume(&self.volume()?.volume_id).await?;
+            self.attached = false;
+        }
+        Ok(())
+    }
+
+    /// DeleteVolume.
+    pub async fn delete(&mut self) -> Result<()> {
+        let volume_id = self.volume()?.volume_id.clone();
+        self.plugin.delete_volume(&volume_id).await?;
+        self.created = None;
+        self.maybe_created = false;
+        Ok(())
+    }
+
+    /// Takes back whatever is left, last things first; `around` is given each call, to time or to show it.
+    ///
+    /// Goes on after an error, so that as much as possible is taken back: the errors are what is returned. A volume
+    /// whose CreateVolume failed is asked for once more, since only the answer has its id: a plugin that still refuses
+    /// has none.
+    pub async fn end<O: Around>(&mut self, around: &mut O) -> Vec<Error> {
+        let mut errors = Vec::new();
+        if self.created.is_none() && self.maybe_created {
+            let _refused_means_not_there = self.create().await;
+        }
+        if self.created.is_none() {
+            return self.clear().await.err().into_iter().collect();
+        }
+        for target in std::mem::take(&mut self.published).into_iter().rev() {
+            let volume_id = self.created.as_ref().map(|volume| volume.volume_id.clone()).unwrap_or_default();
+            let undo = self.plugin.node_unpublish_volume(&volume_id, &target);
+            errors.extend(around.call("NodeUnpublishVolume", undo).await.err());
+        }
+        if self.staged {
+            errors.extend(around.call("NodeUnstageVolume", self.unstage()).await.err());
+        }
+        if self.attached {
+            errors.extend(around.call("ControllerUnpublishVolume", self.detach()).await.err());
+        }
+        errors.extend(around.call("DeleteVolume", self.delete()).await.err());
+        errors.extend(self.clear().await.err());
+        errors
+    }
+}
+
+/// What is done around a call: timing it, showing it, or nothing.
+pub trait Around {
+    /// Waits for the call of that name.
+    fn call<T>(
+        &mut self,
+        rpc: &'static str,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> impl Future<Output = Result<T>> + Send;
+}
+
+/// Nothing is done around a call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl Around for Plain {
+    async fn call<T>(&mut self, _: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        call.await
+    }
+}
+
+/// Runs what blocks in the kernel off the asynchronous threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    path: &Path,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let owned = path.to_owned();
+    match tokio::task::spawn_blocking(move || work(&owned)).await {
+        Ok(result) => result.map_err(|error| Error::local(what, path, error)),
+        Err(panicked) => Err(Error::local(what, path, panicked)),
+    }
+}
+
+/// Removes folders that are empty, three deep, as this side made them. Never what lies in a volume: a mount that is
+/// still there makes the removal fail, as it must.
+fn remove_empty(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?.path();
+        match fs::remove_dir(entry.join("volume")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::remove_dir(entry)?,
+        }
+    }
+    fs::remove_dir(folder)
+}
