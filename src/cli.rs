@@ -9,6 +9,7 @@ mod init;
 mod output;
 mod schema;
 mod serve;
+mod volumes;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -77,6 +78,7 @@ macro_rules! commands {
 
 commands! {
     serve::Serve,
+    volumes::Volumes,
     init::Init,
     check::Check,
     schema::Schema,

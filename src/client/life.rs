@@ -98,7 +98,10 @@ impl Life {
     pub async fn prepare(&self, targets: &[&str]) -> Result<()> {
         let mut folders: Vec<PathBuf> = targets.iter().map(|name| self.folder.join(name)).collect();
         folders.extend(self.staging());
-        blocking("cannot make the folders below", &self.folder, move |_| folders.iter().try_for_each(fs::create_dir_all)).await
+        blocking("cannot make the folders below", &self.folder, move |_| {
+            folders.iter().try_for_each(fs::create_dir_all)
+        })
+        .await
     }
 
     /// Removes the folders of this side, once nothing is published or staged there.

@@ -1,6 +1,6 @@
 //! What a plugin advertises.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use dunnage_csi_proto::csi::v1::controller_service_capability::{self, rpc::Type as ControllerRpc};
 use dunnage_csi_proto::csi::v1::node_service_capability::{self, rpc::Type as NodeRpc};
@@ -12,6 +12,8 @@ use dunnage_csi_proto::csi::v1::{ControllerServiceCapability, NodeServiceCapabil
 pub struct Offers {
     /// The CSI name.
     pub name: String,
+    /// What the plugin says of itself: ours names the backend of each instance.
+    pub manifest: HashMap<String, String>,
     /// The version that the vendor gives.
     pub version: String,
     /// The node's id, empty where there is no node service.

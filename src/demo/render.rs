@@ -47,7 +47,12 @@ impl<W: Write + Send> Human<W> {
         if self.colour { format!("\x1b[{look}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    fn start(&mut self, (version, footing, folder): (&str, &str, &str), drivers: &[String], without: Option<&str>) -> io::Result<()> {
+    fn start(
+        &mut self,
+        (version, footing, folder): (&str, &str, &str),
+        drivers: &[String],
+        without: Option<&str>,
+    ) -> io::Result<()> {
         let name = self.paint(BOLD, &format!("dunnage {version}"));
         writeln!(self.to, "{name}: the host in this process, its drivers {}, no cluster", drivers.join(" and "))?;
         writeln!(self.to, "{}", self.paint(DIM, &format!("  {footing}; everything lies in {folder}")))?;
@@ -57,7 +62,13 @@ impl<W: Write + Send> Human<W> {
         }
     }
 
-    fn step(&mut self, (call, text, ok): (&str, &str, bool), micros: u64, said: Option<&str>, expected: Option<&str>) -> io::Result<()> {
+    fn step(
+        &mut self,
+        (call, text, ok): (&str, &str, bool),
+        micros: u64,
+        said: Option<&str>,
+        expected: Option<&str>,
+    ) -> io::Result<()> {
         let mark = if ok { self.paint(GREEN, "✓") } else { self.paint(RED, "✗") };
         let time = self.paint(DIM, &format!("{:>8}", duration(micros)));
         writeln!(self.to, "  {mark} {call:<CALL$}{text:<TEXT$} {time}")?;
@@ -65,16 +76,25 @@ impl<W: Write + Send> Human<W> {
             writeln!(self.to, "    {:CALL$}{}", "", self.paint(DIM, &format!("\u{2502} {line}")))?;
         }
         match expected {
-            Some(expected) => writeln!(self.to, "    {:CALL$}{}", "", self.paint(RED, &format!("expected: {expected}"))),
+            Some(expected) => {
+                writeln!(self.to, "    {:CALL$}{}", "", self.paint(RED, &format!("expected: {expected}")))
+            }
             None => Ok(()),
         }
     }
 
-    fn end(&mut self, (steps, failed, interrupted): (usize, usize, bool), micros: u64, kept: Option<&str>) -> io::Result<()> {
+    fn end(
+        &mut self,
+        (steps, failed, interrupted): (usize, usize, bool),
+        micros: u64,
+        kept: Option<&str>,
+    ) -> io::Result<()> {
         let took = duration(micros);
         let summary = match (failed, interrupted) {
             (0, false) => self.paint(GREEN, &format!("{steps} steps in {took}, all as expected.")),
-            (0, true) => self.paint(YELLOW, &format!("Interrupted after {steps} steps; what was made has been taken back.")),
+            (0, true) => {
+                self.paint(YELLOW, &format!("Interrupted after {steps} steps; what was made has been taken back."))
+            }
             _ => self.paint(RED, &format!("{failed} of {steps} steps failed, in {took}.")),
         };
         writeln!(self.to, "\n{summary}")?;

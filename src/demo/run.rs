@@ -119,9 +119,7 @@ async fn connect(script: &mut Script<'_>, served: &Served) -> Result<Plugin, Fai
         Ok(came_with(text, plugin))
     };
     let plugin = script.step("GetPluginInfo", "a plugin behind the socket", step).await?;
-    let step = async {
-        if plugin.probe().await? { Ok(came("ready")) } else { Err(Mismatch("not ready".to_owned())) }
-    };
+    let step = async { if plugin.probe().await? { Ok(came("ready")) } else { Err(Mismatch("not ready".to_owned())) } };
     script.step("Probe", "a plugin that is ready", step).await?;
     Ok(plugin)
 }

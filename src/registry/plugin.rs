@@ -1,6 +1,6 @@
 //! One CSI identity: a name, and the backends that answer to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use dunnage_driver_api::{BackendName, Error, InstanceId, NodeName, Result, VolumeId};
@@ -54,6 +54,11 @@ impl Plugin {
     /// The open backends in the order of their instances.
     pub fn backends(&self) -> Vec<Arc<ServedBackend>> {
         self.open().values().cloned().collect()
+    }
+
+    /// Which backend each instance is, for GetPluginInfo: what tells people and tools whose volume an id is.
+    pub fn manifest(&self) -> HashMap<String, String> {
+        self.open().iter().map(|(instance, backend)| (instance.to_string(), backend.name.to_string())).collect()
     }
 
     /// The backend whose instance a volume lives in.

@@ -13,7 +13,7 @@ impl Identity for Services {
         Ok(Response::new(csi::GetPluginInfoResponse {
             name: self.0.plugin.name.to_string(),
             vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
-            manifest: Default::default(),
+            manifest: self.0.plugin.manifest(),
         }))
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dunnage_csi_proto::csi::v1::volume_usage::Unit;
 use dunnage_csi_proto::csi::v1::node_service_capability::rpc::Type as NodeRpc;
+use dunnage_csi_proto::csi::v1::volume_usage::Unit;
 use dunnage_driver_api::Bytes;
 
 use crate::client::{Error, Life, Plugin, Result, code_name};
@@ -147,9 +147,7 @@ pub(super) async fn stats(script: &mut Script<'_>, life: &Life, volume: &Path) -
         let volume_id = &life.volume()?.volume_id;
         let usage = life.plugin().node_get_volume_stats(volume_id, volume, life.staging().as_deref()).await?;
         match usage.iter().find(|usage| usage.unit() == Unit::Bytes) {
-            Some(usage) if usage.total > 0 => {
-                Ok(came(format!("{} of {} used", bytes(usage.used), bytes(usage.total))))
-            }
+            Some(usage) if usage.total > 0 => Ok(came(format!("{} of {} used", bytes(usage.used), bytes(usage.total)))),
             _ => Err(Mismatch(format!("no size in bytes among {} usages", usage.len()))),
         }
     };
