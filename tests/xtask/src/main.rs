@@ -73,6 +73,7 @@ fn test(only: &[String]) -> Result<ExitCode> {
     let mut summary = summary::Summary::default();
     for step in STEPS.iter().filter(|step| only.is_empty() || only.iter().any(|name| name == step.name)) {
         println!("\n== {}: {}", step.name, step.about);
+        session.renew_log(step.name)?;
         summary.add(step.name, || (step.run)(&mut session));
     }
     print!("\n{summary}");

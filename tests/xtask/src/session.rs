@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -18,7 +19,7 @@ pub(crate) struct Session {
     pub(crate) tools: PathBuf,
     /// One file of output for each step.
     pub(crate) logs: PathBuf,
-    /// Searched for programs before and after `PATH`.
+    /// `PATH`, and around it what was installed or is never in it.
     path: OsString,
 }
 
@@ -28,7 +29,7 @@ impl Session {
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
         let (tools, logs) = (target.join("tools"), target.join("test-logs"));
         for folder in [&tools, &logs] {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let mut session = Self { root, target, tools, logs, path: env::var_os("PATH").unwrap_or_default() };
         // An ordinary user's PATH has no sbin on Debian; mkfs and fsck are there.
@@ -52,6 +53,13 @@ impl Session {
         self.logs.join(format!("{step}.log"))
     }
 
+    /// What an earlier run has left would be taken for this one's.
+    pub(crate) fn renew_log(&self, step: &str) -> Result<()> {
+        let log = self.log(step);
+        File::create(&log).map(drop).with_context(|| format!("cannot write {}", log.display()))
+    }
+
+    /// Where programs are searched for.
     pub(crate) fn path(&self) -> &OsString {
         &self.path
     }
