@@ -18,6 +18,7 @@ mod folder;
 mod index;
 mod marker;
 mod reaper;
+mod record;
 mod records;
 mod trash;
 
@@ -30,7 +31,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use folder::{Folder, Sizes};
-pub use records::{Record, Records, Reservation};
+pub use record::Record;
+pub use records::{Records, Reservation};
 pub use trash::Trash;
 
 use crate::driver::Init;

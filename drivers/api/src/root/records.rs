@@ -11,36 +11,16 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
 use super::index::{Index, Ready};
+use super::record::{Keyed, LARGEST, Record, Size, decode, encode};
 use super::{Lock, nonce};
 use crate::capacity::Bytes;
 use crate::error::{Error, Result};
 use crate::id::VolumeKey;
-use crate::volume::Volume;
-
-const VERSION: u32 = 1;
-/// A record is the volume, of which the context is the largest part (4 KiB), and a driver's few fields.
-const LARGEST: u64 = 256 << 10;
-
-/// What is kept of a volume: what the host asked to keep, and the driver's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record<E> {
-    /// The volume.
-    pub volume: Volume,
-    /// What the driver keeps beside it.
-    pub extra: E,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Stored<V, E> {
-    version: u32,
-    volume: V,
-    extra: E,
-}
 
 /// The records of a root. `E` is the driver's own part: a struct that the next release still reads.
 ///
@@ -109,7 +89,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// # Errors
     /// Where it cannot be read or is broken: it names the file. Only a missing file means that there is no volume.
     pub fn get(&self, key: &VolumeKey) -> Result<Option<Record<E>>> {
-        self.inner.read::<Volume, E>(key, &mut Vec::new()).map(|stored| stored.map(Record::from))
+        Ok(self.inner.read(key, &mut Vec::new())?.map(|(volume, extra)| Record { volume, extra }))
     }
 
     /// Whether there is a record of this key, without reading it. Waits until the names are known.
@@ -126,15 +106,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// Where it cannot be written: the one that was there is there still, or the new one is.
     pub fn put(&self, record: &Record<E>) -> Result<()> {
         let (folder, key) = (&self.inner.folder, &record.volume.key);
-        let stored = Stored { version: VERSION, volume: &record.volume, extra: &record.extra };
-        let text = serde_json::to_vec(&stored)
-            .map_err(|error| Error::internal(format!("cannot write the record of {key} as JSON")).caused_by(error))?;
-        if text.len() as u64 > LARGEST {
-            return Err(Error::internal(format!(
-                "the record of {key} has {} bytes, at most {LARGEST} are kept",
-                text.len()
-            )));
-        }
+        let text = encode(record)?;
         let temporary = format!("{}{key}", self.inner.temporary);
         let failed = |error| folder.failed("write the record", key.as_str())(error);
         folder.write(&temporary, &text).map_err(failed)?;
@@ -177,8 +149,8 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
             let keys: Vec<_> = state.after(last.as_ref()).map(|(key, _)| key.clone()).take(wanted).collect();
             drop(state);
             for key in &keys {
-                match inner.read::<Volume, E>(key, &mut buffer) {
-                    Ok(stored) => page.extend(stored.map(Record::from)),
+                match inner.read(key, &mut buffer) {
+                    Ok(found) => page.extend(found.map(|(volume, extra)| Record { volume, extra })),
                     Err(error) => tracing::warn!(key = key.as_str(), error = error.report(), "a volume is not listed"),
                 }
             }
@@ -227,82 +199,19 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     }
 }
 
-impl<E> From<Stored<Volume, E>> for Record<E> {
-    fn from(stored: Stored<Volume, E>) -> Self {
-        Self { volume: stored.volume, extra: stored.extra }
-    }
-}
-
-/// The part of a volume that the index needs; reading it alone is twice as fast.
-#[derive(Deserialize)]
-struct Size {
-    key: VolumeKey,
-    capacity: Bytes,
-}
-
-/// Whose record it is.
-trait Keyed {
-    fn key(&self) -> &VolumeKey;
-}
-
-impl Keyed for Volume {
-    fn key(&self) -> &VolumeKey {
-        &self.key
-    }
-}
-
-impl Keyed for Size {
-    fn key(&self) -> &VolumeKey {
-        &self.key
-    }
-}
-
 impl Inner {
-    fn read<V, E>(&self, key: &VolumeKey, buffer: &mut Vec<u8>) -> Result<Option<Stored<V, E>>>
+    fn read<V, E>(&self, key: &VolumeKey, buffer: &mut Vec<u8>) -> Result<Option<(V, E)>>
     where
         V: DeserializeOwned + Keyed,
         E: DeserializeOwned,
     {
         match self.folder.read(key.as_str(), buffer, LARGEST) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(self.folder.failed("read the record", key.as_str()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => {
+                read.map_err(self.folder.failed("read the record", key.as_str()))?;
+                decode(buffer, key, self.folder.path()).map(Some)
+            }
         }
-        let place = || self.folder.path().join(key.as_str());
-        let stored: Stored<V, E> = serde_json::from_slice(buffer).map_err(|error| self.explain(key, buffer, error))?;
-        if stored.version != VERSION {
-            return Err(self.later(key, stored.version));
-        }
-        if stored.volume.key() != key {
-            return Err(Error::internal(format!(
-                "the record {} is that of another volume, {}: restore it from a backup",
-                place().display(),
-                stored.volume.key()
-            )));
-        }
-        Ok(Some(stored))
-    }
-
-    fn explain(&self, key: &VolumeKey, text: &[u8], error: serde_json::Error) -> Error {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        match serde_json::from_slice::<Version>(text) {
-            Ok(Version { version }) if version != VERSION => self.later(key, version),
-            _ => Error::internal(format!(
-                "the record {} is broken: restore it from a backup",
-                self.folder.path().join(key.as_str()).display()
-            ))
-            .caused_by(error),
-        }
-    }
-
-    fn later(&self, key: &VolumeKey, version: u32) -> Error {
-        Error::precondition(format!(
-            "the record {} has version {version}, this release knows {VERSION}: use the release that made it, or a \
-             later one",
-            self.folder.path().join(key.as_str()).display()
-        ))
     }
 
     /// Fills the index, as far as it is not.
@@ -318,7 +227,7 @@ impl Inner {
                     return Err(Error::internal("stopped reading the records: the backend is being closed"));
                 }
                 match self.read::<Size, IgnoredAny>(key, &mut buffer) {
-                    Ok(Some(stored)) => self.index.size(key, stored.volume.capacity),
+                    Ok(Some((volume, _))) => self.index.size(key, volume.capacity),
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(key = key.as_str(), error = error.report(), "a volume's size is not counted");

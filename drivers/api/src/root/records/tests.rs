@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 
 use rustix::fs::FileType;
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::*;
@@ -45,8 +46,7 @@ fn root(names: &[&str]) -> (TempDir, Root, PathBuf) {
 }
 
 fn store(path: &Path, record: &Record<Extra>) {
-    let stored = Stored { version: VERSION, volume: &record.volume, extra: &record.extra };
-    fs::write(path.join(record.volume.key.as_str()), serde_json::to_vec(&stored).unwrap()).unwrap();
+    fs::write(path.join(record.volume.key.as_str()), encode(record).unwrap()).unwrap();
 }
 
 fn names(page: &[Record<Extra>]) -> Vec<&str> {
