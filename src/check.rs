@@ -36,7 +36,7 @@ pub fn check(config: &Config, drivers: &[DriverEntry]) -> Vec<Section> {
     let mut node = kernel::findings();
     node.extend(privilege::findings());
     node.extend(file_system::findings());
-    let mut sockets = folder::findings(&config.sockets);
+    let mut sockets = folder::findings(config);
     sockets.extend(config.plugins.iter().map(|plugin| socket::finding(&plugin.socket, locked)));
     let mut sections = vec![
         Section::new(format!("node {}", config.node), node),

@@ -5,9 +5,14 @@ use std::path::Path;
 use dunnage_driver_api::Finding;
 
 use super::namespace;
+use crate::config::{Config, Mode};
 
-pub(super) fn findings(sockets: &Path) -> Vec<Finding> {
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let sockets = config.sockets.as_path();
     let mut findings = vec![existence(sockets)];
+    if config.mode == Mode::Controller {
+        return findings;
+    }
     if namespace::shares_mounts_with_host() {
         findings.push(Finding::ok("what is mounted here is seen by the host: this is its mount namespace"));
     } else {
@@ -42,11 +47,11 @@ fn propagation(table: &str, folder: &Path) -> Finding {
     let shown = folder.display();
     match mount_of(table, folder) {
         Some((_, fields)) if fields.split(' ').any(|field| field.starts_with("shared:")) => {
-            Finding::ok(format_args!("mounts below {shown} are shared with the host"))
+            Finding::ok(format_args!("the mount that {shown} lies on is shared"))
         }
         found => Finding::error(
             format_args!(
-                "mounts below {shown} would be seen in this container alone: the mount {} is private",
+                "mounts below {shown} would be seen in this container alone: the mount {} is not shared",
                 found.map_or("/", |(point, _)| point)
             ),
             format_args!("mount {shown} into the container with `mountPropagation: Bidirectional`"),

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+/// The kernel's fixed number of the first mount namespace (since Linux 6.17).
+const FIRST_OF_MOUNTS: u64 = 0xEFFF_FFF8;
 /// The kernel's fixed number of the first process namespace.
 const FIRST_OF_PROCESSES: u64 = 0xEFFF_FFFC;
 /// The kernel's fixed number of the first user namespace.
@@ -12,10 +14,12 @@ pub(super) fn is_first_of_users() -> bool {
     number("self", "user") == Some(FIRST_OF_USERS)
 }
 
-/// Whether what is mounted here is mounted for the host: not so in a container.
+/// Whether what is mounted here is mounted for the host: not so in a container. Where that cannot be told it is taken
+/// for one.
 pub(super) fn shares_mounts_with_host() -> bool {
     let own = number("self", "mnt");
-    own.is_some() && number("self", "pid") == Some(FIRST_OF_PROCESSES) && own == number("1", "mnt")
+    own == Some(FIRST_OF_MOUNTS)
+        || own.is_some() && number("self", "pid") == Some(FIRST_OF_PROCESSES) && own == number("1", "mnt")
 }
 
 fn number(process: &str, kind: &str) -> Option<u64> {

@@ -175,3 +175,14 @@ fn a_file_is_named_in_its_errors() {
     let missing = Config::load(&folder.path().join("none"), DRIVERS).err().unwrap().to_string();
     assert!(missing.contains("none: cannot read it: No such file"), "{missing}");
 }
+
+#[test]
+fn every_key_of_our_own_drivers_is_documented_and_no_other_is_taken() {
+    for driver in dunnage::drivers() {
+        let schema = (driver.schema)().to_value();
+        assert_eq!(schema["additionalProperties"], false, "{}", driver.name);
+        for (key, property) in schema["properties"].as_object().unwrap() {
+            assert!(property["description"].is_string(), "{key} of {}", driver.name);
+        }
+    }
+}
