@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunnage_driver_api::{Context, NodeName, Opening, System};
+use dunnage_driver_api::{Context, NodeName, Opening, System, Total};
 use tokio::sync::watch;
 
 use crate::config::BackendConfig;
-use crate::operations::{Deadline, Workers, WorkersOptions};
+use crate::operations::{Deadline, Failure, Workers, WorkersOptions};
 use crate::registry::ServedBackend;
 use crate::telemetry::{Measured, Metrics};
 
@@ -36,16 +36,23 @@ pub(super) enum State {
 pub(super) struct Slot {
     pub(super) config: BackendConfig,
     state: watch::Sender<State>,
+    /// What its volumes were together when it was asked last.
+    total: watch::Sender<Option<Total>>,
 }
 
 impl Slot {
     pub(super) fn new(config: BackendConfig, node: &NodeName) -> Self {
         let state = if config.is_on(node) { State::Closed("it is being opened".into()) } else { State::Elsewhere };
-        Self { config, state: watch::Sender::new(state) }
+        Self { config, state: watch::Sender::new(state), total: watch::Sender::new(None) }
     }
 
     pub(super) fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// What its volumes were together when it was asked last.
+    pub(super) fn total(&self) -> Option<Total> {
+        *self.total.borrow()
     }
 
     /// The backend, where it is open.
@@ -115,12 +122,18 @@ pub(super) async fn keep_open(slot: Slot, node: NodeName, metrics: Metrics) {
     tracing::info!(backend = %backend.name, instance = %backend.backend.instance, "backend is open");
     slot.state.send_replace(State::Open(backend.clone(), None));
     loop {
+        match watch_once(&backend).await {
+            Ok(total) => {
+                slot.total.send_replace(total);
+                slot.report(None);
+            }
+            Err(failure) => slot.report(Some(failure.report())),
+        }
         tokio::time::sleep(WATCH).await;
-        slot.report(watch_once(&backend).await);
     }
 }
 
-async fn open(config: &BackendConfig, opening: &Opening) -> Result<ServedBackend, crate::operations::Failure> {
+async fn open(config: &BackendConfig, opening: &Opening) -> Result<ServedBackend, Failure> {
     let options = WorkersOptions {
         threads: config.workers.threads.get().into(),
         total: config.workers.total.get().into(),
@@ -145,10 +158,13 @@ async fn open(config: &BackendConfig, opening: &Opening) -> Result<ServedBackend
     })
 }
 
-/// What is wrong with an open backend, as reading its store shows it.
-async fn watch_once(backend: &Arc<ServedBackend>) -> Option<String> {
+/// Reads the store of an open backend, and asks it what its volumes are together.
+async fn watch_once(backend: &Arc<ServedBackend>) -> Result<Option<Total>, Failure> {
     let served = backend.clone();
     let cx = Context::new(ANSWER, backend.commands.clone());
-    let reading = backend.workers.run(None, move || served.backend.volumes.list(&cx, None, 1).map(drop));
-    Deadline::after(Some(ANSWER)).bound("the watch", reading).await.err().map(|failure| failure.report())
+    let read = move || {
+        served.backend.volumes.list(&cx, None, 1)?;
+        served.backend.volumes.total(&cx)
+    };
+    Deadline::after(Some(ANSWER)).bound("the watch", backend.workers.run(None, read)).await
 }

@@ -1,5 +1,7 @@
 //! What the host adds to the metrics, read at each scrape from memory.
 
+use dunnage_driver_api::Total;
+
 use super::backend::Slot;
 use crate::operations::Operations;
 use crate::telemetry::{Metrics, Sample};
@@ -17,6 +19,7 @@ pub(super) fn register(metrics: &Metrics, operations: &Operations, slots: &[Slot
     metrics.counter("operations_busy", "Calls that were told that another one holds the volume.", move || {
         vec![Sample::new(table.count().busy as f64)]
     });
+    volumes(metrics, slots);
     let slots = slots.to_vec();
     metrics.gauge("backend_threads", "Threads of a backend: at work or idle, stuck, and calls that wait.", move || {
         let of = |slot: &Slot| {
@@ -30,4 +33,23 @@ pub(super) fn register(metrics: &Metrics, operations: &Operations, slots: &[Slot
         };
         slots.iter().flat_map(of).collect()
     });
+}
+
+fn volumes(metrics: &Metrics, slots: &[Slot]) {
+    let of = |slots: &[Slot], value: fn(Total) -> u64| {
+        let slots = slots.to_vec();
+        move || {
+            let sample = |slot: &Slot| {
+                let total = slot.total()?;
+                Some(Sample::new(value(total) as f64).with("backend", slot.config.name.as_str()))
+            };
+            slots.iter().filter_map(sample).collect()
+        }
+    };
+    metrics.gauge("volumes", "Volumes of a backend.", of(slots, |total| total.volumes));
+    metrics.gauge(
+        "volumes_bytes",
+        "The sizes of the volumes of a backend, added up.",
+        of(slots, |total| total.capacity.get()),
+    );
 }

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::id::VolumeKey;
 use crate::parameters::Parameters;
-use crate::volume::{Capacity, CreateVolume, Expanded, Volume};
+use crate::volume::{Capacity, CreateVolume, Expanded, Total, Volume};
 
 /// Reading what is there: every backend has it.
 pub trait Volumes: Send + Sync {
@@ -25,6 +25,15 @@ pub trait Volumes: Send + Sync {
     /// # Errors
     /// Whenever the store could not be read.
     fn list(&self, cx: &Context, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>>;
+
+    /// How many volumes there are and how large they are together, for the metrics, or `None` where to know it each of
+    /// them would have to be read. Asked twice a minute.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn total(&self, _cx: &Context) -> Result<Option<Total>> {
+        Ok(None)
+    }
 }
 
 /// Making and removing volumes (CSI CREATE_DELETE_VOLUME).

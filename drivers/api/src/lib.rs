@@ -42,4 +42,4 @@ pub use node::{DeviceSource, DirectorySource, Identity, Node, ReleaseRecord, Sou
 pub use parameters::{NoParameters, ParameterType, Parameters};
 pub use path::{StagingPath, TargetPath};
 pub use secrets::Secrets;
-pub use volume::{Capacity, CreateVolume, Expanded, Volume};
+pub use volume::{Capacity, CreateVolume, Expanded, Total, Volume};

@@ -93,6 +93,15 @@ pub struct Capacity {
     pub minimum_volume_size: Option<Bytes>,
 }
 
+/// All volumes of an instance together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Total {
+    /// How many there are.
+    pub volumes: u64,
+    /// The sum of their sizes.
+    pub capacity: Bytes,
+}
+
 /// A volume after it grew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expanded {

@@ -5,7 +5,7 @@ use std::io;
 use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, Sizes};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectorySource, Error, ErrorKind, Expand, Expanded,
-    Node, Parameters, ReleaseRecord, Result, Room, Source, SourceRequest, Volume, VolumeKey, Volumes,
+    Node, Parameters, ReleaseRecord, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,10 @@ impl Volumes for Store {
 
     fn list(&self, _: &Context, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>> {
         Ok(self.records.page(after, limit)?.into_iter().map(|record| record.volume).collect())
+    }
+
+    fn total(&self, _: &Context) -> Result<Option<Total>> {
+        self.records.total().map(Some)
     }
 }
 

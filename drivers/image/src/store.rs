@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use dunnage_driver_api::root::{Folder, Record, Records, Root};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType,
-    Parameters, Result, Volume, VolumeKey, Volumes,
+    Parameters, Result, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +153,10 @@ impl Volumes for Store {
 
     fn list(&self, _: &Context, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>> {
         Ok(self.records.page(after, limit)?.into_iter().map(|record| record.volume).collect())
+    }
+
+    fn total(&self, _: &Context) -> Result<Option<Total>> {
+        self.records.total().map(Some)
     }
 }
 

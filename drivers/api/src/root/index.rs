@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::capacity::Bytes;
 use crate::error::Result;
 use crate::id::VolumeKey;
+use crate::volume::Total;
 
 /// The names and sizes of all records.
 #[derive(Default)]
@@ -145,6 +146,11 @@ impl State {
     /// What all records and reservations promise together.
     pub(super) fn promised(&self) -> Bytes {
         Bytes::cut(self.promised + self.reserved)
+    }
+
+    /// How many records there are, and what they promise.
+    pub(super) fn total(&self) -> Total {
+        Total { volumes: self.entries.len() as u64, capacity: Bytes::cut(self.promised) }
     }
 
     /// Adds to what is reserved.

@@ -21,6 +21,7 @@ use super::{Lock, nonce};
 use crate::capacity::Bytes;
 use crate::error::{Error, Result};
 use crate::id::VolumeKey;
+use crate::volume::Total;
 
 /// The records of a root. `E` is the driver's own part: a struct that the next release still reads.
 ///
@@ -168,6 +169,14 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// Where the folder cannot be read.
     pub fn promised(&self) -> Result<Bytes> {
         Ok(self.inner.index.ready(Ready::Sizes, |from| self.inner.load(from))?.promised())
+    }
+
+    /// How many records there are and what they promise together. Waits until all records were read.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn total(&self) -> Result<Total> {
+        Ok(self.inner.index.ready(Ready::Sizes, |from| self.inner.load(from))?.total())
     }
 
     /// What is reserved for volumes that are being made or grown. Never waits for the index.
