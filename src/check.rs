@@ -4,7 +4,6 @@ mod backend;
 mod file_system;
 mod folder;
 mod kernel;
-mod namespace;
 mod privilege;
 mod socket;
 mod state;
@@ -33,8 +32,7 @@ impl Section {
 /// Looks at this node with this configuration.
 pub fn check(config: &Config, drivers: &[DriverEntry]) -> Vec<Section> {
     let (locked, state) = state::findings(config);
-    let mut node = kernel::findings();
-    node.extend(privilege::findings());
+    let mut node = vec![kernel::finding(), privilege::look()];
     node.extend(file_system::findings());
     let mut sockets = folder::findings(config);
     sockets.extend(config.plugins.iter().map(|plugin| socket::finding(&plugin.socket, locked)));

@@ -43,7 +43,9 @@ use std::path::{Path, PathBuf};
 use dunnage_driver_api::{Error, Result, Tool};
 
 pub use health::{HealthFinding, HealthStatus};
+pub(crate) use kernel::check as check_kernel;
 pub use namespace::Audience;
+pub(crate) use namespace::is_of_host;
 pub use request::{PublishVolume, StageVolume};
 pub use stats::{Unit, Usage};
 pub use uses::Uses;

@@ -2,20 +2,16 @@
 
 use dunnage_driver_api::{Finding, FsType, Tool};
 
-const fn tool(program: &'static str, package: &'static str) -> Tool {
-    Tool { program, package }
-}
+use crate::mount;
 
-/// What makes, checks and grows a file system.
-fn tools(fs_type: FsType) -> &'static [Tool] {
-    const EXT4: &[Tool] = &[tool("mkfs.ext4", "e2fsprogs"), tool("e2fsck", "e2fsprogs")];
-    const XFS: &[Tool] = &[tool("mkfs.xfs", "xfsprogs")];
-    const BTRFS: &[Tool] = &[tool("mkfs.btrfs", "btrfs-progs")];
-    match fs_type {
-        FsType::Ext4 => EXT4,
-        FsType::Xfs => XFS,
-        FsType::Btrfs => BTRFS,
-    }
+/// What the mount engine makes, checks and grows a file system with.
+fn tools(fs_type: FsType) -> impl Iterator<Item = &'static Tool> {
+    let package = match fs_type {
+        FsType::Ext4 => "e2fsprogs",
+        FsType::Xfs => "xfsprogs",
+        FsType::Btrfs => "btrfs-progs",
+    };
+    mount::TOOLS.iter().filter(move |tool| tool.package == package)
 }
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -26,7 +22,7 @@ pub(super) fn findings() -> Vec<Finding> {
     FsType::ALL
         .into_iter()
         .map(|fs_type| {
-            let missing: Vec<_> = tools(fs_type).iter().filter(|tool| tool.find().is_none()).collect();
+            let missing: Vec<_> = tools(fs_type).filter(|tool| tool.find().is_none()).collect();
             finding(fs_type, in_kernel(fs_type, &loaded, &modules), &missing)
         })
         .collect()
@@ -72,8 +68,14 @@ mod tests {
     }
 
     #[test]
+    fn each_tool_of_the_mount_engine_is_looked_for_once() {
+        assert_eq!(FsType::ALL.into_iter().flat_map(tools).count(), mount::TOOLS.len());
+    }
+
+    #[test]
     fn a_missing_program_names_its_package() {
-        let finding = finding(FsType::Xfs, true, &[&tool("mkfs.xfs", "xfsprogs")]);
+        let missing: Vec<_> = tools(FsType::Xfs).collect();
+        let finding = finding(FsType::Xfs, true, &missing);
         assert_eq!((finding.severity, finding.remedy.as_str()), (Severity::Warning, "install the package xfsprogs"));
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use dunnage_driver_api::Finding;
 
-use super::namespace;
 use crate::config::{Config, Mode};
+use crate::mount;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let sockets = config.sockets.as_path();
@@ -13,7 +13,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     if config.mode == Mode::Controller {
         return findings;
     }
-    if namespace::shares_mounts_with_host() {
+    if mount::is_of_host() {
         findings.push(Finding::ok("what is mounted here is seen by the host: this is its mount namespace"));
     } else {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -35,7 +35,7 @@ impl Version {
 ///
 /// # Errors
 /// FailedPrecondition with both versions.
-pub(super) fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let Version(major, minor) = Version::running()?;
     if Version(major, minor) < LEAST {
         return Err(Error::precondition(format!("this kernel is Linux {major}.{minor}: run Linux 5.14 or later")));

@@ -90,7 +90,7 @@ fn propagation(table: &str, mount: u64) -> Option<String> {
 }
 
 /// Whether this is the namespace of the host's first process. Where that cannot be told it is taken for a container.
-fn is_of_host() -> bool {
+pub(crate) fn is_of_host() -> bool {
     let number = |process: &str, kind: &str| {
         let link = fs::read_link(format!("/proc/{process}/ns/{kind}")).ok()?;
         link.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse::<u64>().ok()

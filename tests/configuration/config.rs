@@ -186,3 +186,11 @@ fn every_key_of_our_own_drivers_is_documented_and_no_other_is_taken() {
         }
     }
 }
+
+#[cfg(all(feature = "dir", feature = "image"))]
+#[test]
+fn our_own_drivers_take_the_example_of_the_documentation() {
+    for text in [EXAMPLE, FOUR_BACKENDS] {
+        Config::parse(text, &dunnage::drivers(), &environment()).unwrap();
+    }
+}
