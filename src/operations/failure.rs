@@ -77,6 +77,17 @@ pub enum Refused {
         /// How long the earlier call has been running.
         stuck_for: Duration,
     },
+    /// An earlier call for the store as a whole is stuck: a list, the capacity.
+    #[error(
+        "backend {backend}: an earlier call for the whole store has hung for {stuck_for:.1?}; no other is started until \
+         it ends: see whether the store answers"
+    )]
+    Store {
+        /// The backend.
+        backend: BackendName,
+        /// How long the earlier call has been running.
+        stuck_for: Duration,
+    },
     /// All threads that the backend may have are stuck.
     #[error(
         "backend {backend}: all {threads} threads it may have hang in calls that do not end: see whether the store \

@@ -40,8 +40,9 @@ impl Default for WorkersOptions {
 ///
 /// A thread that is in one call for longer than [`stuck_after`](WorkersOptions::stuck_after) is stuck: another one takes
 /// its place, and it works on for this backend if it ever comes back. The calls of one volume run one at a time, so
-/// that a volume never has more than one stuck thread; those behind it are refused. When all the threads that there
-/// may be are stuck, every call is refused.
+/// that a volume never has more than one stuck thread; those behind it are refused. Calls for no volume run side by
+/// side, and are refused while one of them is stuck: what asks a dead store every minute must not use the threads up.
+/// When all the threads that there may be are stuck, every call is refused.
 pub struct Workers(Arc<Shared>);
 
 struct Shared {

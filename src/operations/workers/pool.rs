@@ -118,6 +118,9 @@ impl Pool {
                 return Err(volume_stuck(&self.backend, volume, since.elapsed()));
             }
             self.lanes.insert(volume.clone(), Lane::default());
+        } else if let Some(busy) = self.busy.values().find(|busy| busy.stuck && busy.volume.is_none()) {
+            self.refused += 1;
+            return Err(store_stuck(&self.backend, busy.since.elapsed()));
         }
         self.ready.push_back(Ready { volume, job });
         Ok(())
@@ -217,6 +220,13 @@ impl Pool {
                 let why = volume_stuck(&self.backend, volume, stuck_for);
                 swept.refused.extend(lane.waiting.drain(..).map(|job| Rejected { job, why: why.clone() }));
             }
+            if busy.volume.is_none() {
+                let why = store_stuck(&self.backend, stuck_for);
+                let (asking, others): (VecDeque<Ready>, _) =
+                    std::mem::take(&mut self.ready).into_iter().partition(|ready| ready.volume.is_none());
+                self.ready = others;
+                swept.refused.extend(asking.into_iter().map(|Ready { job, .. }| Rejected { job, why: why.clone() }));
+            }
         }
         self.refused += swept.refused.len() as u64;
         if self.room() == 0 {
@@ -258,6 +268,10 @@ impl Pool {
         self.refused += jobs.len() as u64;
         jobs.into_iter().map(|job| Rejected { job, why: why.clone() }).collect()
     }
+}
+
+fn store_stuck(backend: &BackendName, stuck_for: Duration) -> Refused {
+    Refused::Store { backend: backend.clone(), stuck_for }
 }
 
 fn volume_stuck(backend: &BackendName, volume: &VolumeKey, stuck_for: Duration) -> Refused {

@@ -148,7 +148,7 @@ async fn a_stuck_thread_is_replaced_and_holds_its_own_volume_alone() {
 #[tokio::test]
 async fn when_all_threads_are_stuck_calls_are_refused_until_one_comes_back() {
     let workers = workers(2, 3, SOON);
-    let hanging: Vec<_> = (0..3).map(|_| hang(&workers, None)).collect();
+    let hanging: Vec<_> = (0..3).map(|number| hang(&workers, volume(&format!("v{number}")))).collect();
     let queued = spawn(&workers, volume("a"), || Ok(()));
     until(|| workers.count().stuck == 3).await;
     // Either a thread took it up in between, or it was refused with the rest.
@@ -163,6 +163,23 @@ async fn when_all_threads_are_stuck_calls_are_refused_until_one_comes_back() {
     workers.run(volume("a"), || Ok(())).await.unwrap();
     let count = workers.count();
     assert!((1..=2).contains(&count.live) && count.stuck == 0, "{count:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_when_it_is_asked_as_a_whole_takes_no_thread_for_each_time() {
+    let workers = workers(1, 4, SOON);
+    let (end, stuck) = hang(&workers, None);
+    until(|| workers.count().live == 1).await;
+    let behind = spawn(&workers, None, || Ok(()));
+    let refusals = [behind.await.unwrap(), workers.run(None, || Ok(())).await];
+    for refused in refusals {
+        assert!(matches!(refused, Err(Failure::Refused(Refused::Store { .. }))), "{refused:?}");
+    }
+    workers.run(volume("a"), || Ok(())).await.unwrap();
+    assert_eq!(workers.count().stuck, 1);
+    drop(end);
+    stuck.await.unwrap().unwrap();
+    workers.run(None, || Ok(())).await.unwrap();
 }
 
 #[tokio::test]
