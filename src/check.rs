@@ -5,6 +5,7 @@ mod file_system;
 mod folder;
 mod kernel;
 mod privilege;
+mod sharing;
 mod socket;
 mod state;
 
@@ -45,5 +46,8 @@ pub fn check(config: &Config, drivers: &[DriverEntry]) -> Vec<Section> {
         let subject = format!("backend {}", backend.name);
         sections.push(Section::new(subject, backend::findings(backend, &config.node, drivers)));
     }
+    let shared = config.plugins.iter().filter(|plugin| plugin.shared);
+    sections
+        .extend(shared.map(|plugin| Section::new(format!("plugin {}", plugin.csi_name), sharing::findings(plugin))));
     sections
 }

@@ -7,4 +7,4 @@ mod volumes;
 
 pub use backend::ServedBackend;
 pub use offers::Offers;
-pub use plugin::Plugin;
+pub use plugin::{LOSES, Plugin};

@@ -75,6 +75,9 @@ impl Serving {
             ServiceBuilder::new().layer(self.telemetry.layer(self.name.as_str())).service(routes.routes().prepare());
         let socket = Socket::bind(&self.socket)?;
         tracing::info!(plugin = %self.name, socket = %self.socket.display(), offers = %plugin.offers, "plugin is served");
+        for (backend, loss) in plugin.losses() {
+            tracing::info!(plugin = %self.name, %backend, loss, "a shared name takes away what this backend offers alone");
+        }
         self.status.up(self.index);
         let late: Vec<_> = self.slots.iter().filter(|slot| slot.open().is_none()).cloned().collect();
         let joining = join(plugin, late);
@@ -94,7 +97,7 @@ impl Serving {
             }
         };
         let grace = async {
-            futures_first(&self.slots).await;
+            first_opened(&self.slots).await;
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
@@ -106,7 +109,7 @@ impl Serving {
 }
 
 /// Waits until one of the backends is open.
-async fn futures_first(slots: &[Slot]) {
+async fn first_opened(slots: &[Slot]) {
     let mut waiting: tokio::task::JoinSet<_> = slots
         .iter()
         .cloned()

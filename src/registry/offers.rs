@@ -74,6 +74,8 @@ impl Offers {
             ("GET_CAPACITY", self.room, shared.room),
             ("EXPAND_VOLUME", self.expand, shared.expand),
             ("the node service", self.node, shared.node),
+            // Needs the other way round: to be spared a step is an offer too.
+            ("to be published without staging", self.node && !self.stage, !shared.stage),
         ]
         .into_iter()
         .filter_map(|(name, here, there)| (here && !there).then_some(name))
@@ -116,6 +118,7 @@ mod tests {
         let shared = ALL.shared_with(plain);
         assert_eq!(shared, Offers { expand: false, ..ALL });
         assert_eq!(ALL.lost_in(shared).collect::<Vec<_>>(), ["EXPAND_VOLUME"]);
+        assert_eq!(plain.lost_in(shared).collect::<Vec<_>>(), ["to be published without staging"]);
     }
 
     #[test]

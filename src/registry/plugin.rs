@@ -9,6 +9,9 @@ use super::backend::ServedBackend;
 use super::offers::Offers;
 use crate::config::{CsiName, Mode};
 
+/// How a key of the manifest ends that says what a backend loses.
+pub const LOSES: &str = " loses";
+
 /// One CSI identity: a name, what it advertises, and the backends that answer to it.
 pub struct Plugin {
     /// Its CSI name.
@@ -56,9 +59,21 @@ impl Plugin {
         self.open().values().cloned().collect()
     }
 
-    /// Which backend each instance is, for GetPluginInfo: what tells people and tools whose volume an id is.
+    /// What sharing the name takes away from each backend.
+    pub fn losses(&self) -> Vec<(BackendName, String)> {
+        let loss = |backend: &Arc<ServedBackend>| {
+            let lost: Vec<_> = Offers::of(&backend.backend, self.mode).lost_in(self.offers).collect();
+            (!lost.is_empty()).then(|| (backend.name.clone(), lost.join(", ")))
+        };
+        self.open().values().filter_map(loss).collect()
+    }
+
+    /// For GetPluginInfo: which backend each instance is, so that people and tools can tell whose volume an id is; and
+    /// under `<backend> loses` what sharing the name takes away.
     pub fn manifest(&self) -> HashMap<String, String> {
-        self.open().iter().map(|(instance, backend)| (instance.to_string(), backend.name.to_string())).collect()
+        let losses = self.losses().into_iter().map(|(backend, loss)| (format!("{backend}{LOSES}"), loss));
+        let instances = self.backends().into_iter().map(|one| (one.backend.instance.to_string(), one.name.to_string()));
+        instances.chain(losses).collect()
     }
 
     /// The backend whose instance a volume lives in.
