@@ -46,8 +46,9 @@ impl Index {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers the state once it is filled as far as `wanted`. Whoever comes first fills it with `load`, which
-    /// calls `names`, `size` and `sizes_complete`; the others wait. After an error the next one tries again.
+    /// Answers the state once it is filled as far as `wanted`. Whoever comes first fills it with `load`, which takes it
+    /// one step further by `names`, or by `size` and `sizes_complete`; the others wait. After an error the next one
+    /// tries again.
     pub(super) fn ready(&self, wanted: Ready, load: impl Fn(Ready) -> Result<()>) -> Result<MutexGuard<'_, State>> {
         let mut state = self.lock();
         while state.ready < wanted {

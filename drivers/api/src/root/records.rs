@@ -223,10 +223,11 @@ impl Inner {
         }
     }
 
-    /// Fills the index, as far as it is not.
+    /// Fills the index by one step.
     fn load(&self, from: Ready) -> Result<()> {
         if from == Ready::Nothing {
             self.index.names(self.names()?);
+            return Ok(());
         }
         let (mut last, mut buffer) = (None, Vec::with_capacity(4096));
         loop {

@@ -234,3 +234,20 @@ fn twenty_thousand_are_listed_once_each_while_others_come_and_go() {
     assert_eq!(old, (0..20_000).map(|number| format!("v-{number:05}")).collect::<Vec<_>>());
     assert!(seen.is_sorted() && !seen.iter().any(|name| name.starts_with("a-")));
 }
+
+#[test]
+fn who_needs_the_names_alone_does_not_read_the_records() {
+    let (_temp, root, _) = root(&["a", "b"]);
+    let folder = root.meta.folder(crate::root::RECORDS).unwrap();
+    // Without the thread in the background, which reads them sooner or later.
+    let inner = Inner {
+        folder,
+        index: Index::default(),
+        temporary: ".x.".into(),
+        stop: AtomicBool::new(false),
+        _lock: root.lock.clone(),
+    };
+    drop(inner.index.ready(Ready::Names, |from| inner.load(from)).unwrap());
+    assert_eq!(inner.index.without_size(None, 10), [key("a"), key("b")]);
+    assert_eq!(inner.index.ready(Ready::Sizes, |from| inner.load(from)).unwrap().promised(), Bytes::new(20));
+}
