@@ -2,8 +2,12 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use ::http::{Request, Response};
+use dunnage_csi_proto::csi::v1::controller_client::ControllerClient;
+use dunnage_csi_proto::csi::v1::controller_server::{Controller, ControllerServer};
+use dunnage_csi_proto::csi::v1::volume_capability::{AccessType, MountVolume};
+use dunnage_csi_proto::csi::v1::{CreateVolumeRequest, CreateVolumeResponse, VolumeCapability};
 use dunnage_driver_api::{Command, Commands, Output, Tool};
+use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Status;
@@ -107,29 +111,56 @@ async fn health() -> Routes {
     routes.routes()
 }
 
+/// A plugin that fails after it has told the telemetry what it may.
+struct Fails;
+
+#[tonic::async_trait]
+impl Controller for Fails {
+    async fn create_volume(
+        &self,
+        request: tonic::Request<CreateVolumeRequest>,
+    ) -> Result<tonic::Response<CreateVolumeResponse>, Status> {
+        record(Field::VolumeName, &request.get_ref().name);
+        Err(Status::resource_exhausted("there is no room"))
+    }
+}
+
 #[tokio::test]
 async fn no_line_at_any_level_and_no_metric_shows_what_a_request_holds() {
-    use tonic_health::pb::HealthCheckRequest;
-    use tonic_health::pb::health_client::HealthClient;
+    const CANARY: &str = "canary-7f3a";
 
     let (lines, telemetry) = (Lines::default(), Telemetry::new());
     let _guard = lines.collect(LogFormat::Text, "trace,h2::codec=trace,hyper=trace,tonic::codec=trace");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("csi.sock");
     let socket = crate::server::Socket::bind(&path).unwrap();
-    let service = telemetry.layer("p").layer(health().await);
+    let service = telemetry.layer("p").layer(Routes::new(ControllerServer::new(Fails)));
     let served = tokio::spawn(crate::server::serve(socket, service, std::future::pending(), Duration::ZERO));
     let channel = tonic::transport::Endpoint::try_from(format!("unix://{}", path.display())).unwrap();
-    let mut client = HealthClient::new(channel.connect().await.unwrap());
-    let mut request = tonic::Request::new(HealthCheckRequest { service: "canary".into() });
-    request.metadata_mut().insert("canary-key", "canary".parse().unwrap());
-    client.check(request).await.unwrap_err();
-    client.check(HealthCheckRequest { service: String::new() }).await.unwrap();
+    let mut client = ControllerClient::new(channel.connect().await.unwrap());
+    let canaries = || [(CANARY.to_owned(), CANARY.to_owned())].into();
+    let mut request = tonic::Request::new(CreateVolumeRequest {
+        name: "pvc-1".into(),
+        secrets: canaries(),
+        parameters: canaries(),
+        mutable_parameters: canaries(),
+        volume_capabilities: vec![VolumeCapability {
+            access_type: Some(AccessType::Mount(MountVolume {
+                mount_flags: vec![CANARY.into()],
+                ..Default::default()
+            })),
+            access_mode: None,
+        }],
+        ..Default::default()
+    });
+    request.metadata_mut().insert(CANARY, CANARY.parse().unwrap());
+    client.create_volume(request).await.unwrap_err();
     served.abort();
     let text = lines.text();
-    assert!(text.contains("NOT_FOUND") && text.contains("\"OK\"") && text.contains("rpc=\"Check\""), "{text}");
-    assert!(!text.contains("canary"), "{text}");
-    assert!(!telemetry.metrics().encode().unwrap().contains("canary"));
+    let fields = ["rpc=\"CreateVolume\"", "volume_name=\"pvc-1\"", "RESOURCE_EXHAUSTED", "there is no room"];
+    assert!(fields.iter().all(|field| text.contains(field)), "{text}");
+    assert!(!text.contains(CANARY), "{text}");
+    assert!(!telemetry.metrics().encode().unwrap().contains(CANARY));
 }
 
 #[tokio::test]
