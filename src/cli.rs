@@ -2,9 +2,11 @@
 //!
 //! A command is a file with its arguments as a type that implements [`Run`], and a line in [`commands`].
 
+mod bench;
 mod check;
 mod completions;
 mod config_file;
+mod demo;
 mod init;
 mod output;
 mod schema;
@@ -79,6 +81,8 @@ commands! {
     serve::Serve,
     init::Init,
     check::Check,
+    demo::Demo,
+    bench::Bench,
     schema::Schema,
     completions::Completions,
 }

@@ -15,14 +15,11 @@ mod request;
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use error::{Error, Result, code_name};
 pub use interrupt::Interrupt;
-pub use life::{Around, Life, Plain};
 pub(crate) use life::blocking;
+pub use life::{Around, Life, Plain};
 pub use offers::Offers;
 pub use plugin::{DEADLINE, Page, Plugin};
 pub use request::{Access, VolumeRequest, capability};
-
-
-
 
 #[cfg(test)]
 pub(crate) mod fake;

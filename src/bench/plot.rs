@@ -100,8 +100,10 @@ impl Drawing {
 
     fn range(&mut self, scale: &Scale, y: f64, side: usize, times: &CallReport) {
         let (fill, line) = classes(side);
-        let title =
-            format!("{}: p50 {:.3}, p90 {:.3}, p99 {:.3}, max {:.3} ms", times.call, times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms);
+        let title = format!(
+            "{}: p50 {:.3}, p90 {:.3}, p99 {:.3}, max {:.3} ms",
+            times.call, times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms
+        );
         self.svg.line((scale.x(times.p50_ms), y), (scale.x(times.p99_ms), y), line);
         self.svg.dot((scale.x(times.p90_ms), y), 2.5, fill, &title);
         self.svg.dot((scale.x(times.p50_ms), y), 4.5, fill, &title);
@@ -177,13 +179,19 @@ mod tests {
         let mut open: Vec<&str> = Vec::new();
         for part in svg.split('<').skip(1) {
             let Some((tag, text)) = part.split_once('>') else { return false };
-            let entities = text.split('&').skip(1).all(|rest| {
-                ["amp;", "lt;", "gt;", "quot;"].iter().any(|entity| rest.starts_with(entity))
-            });
+            let entities = text
+                .split('&')
+                .skip(1)
+                .all(|rest| ["amp;", "lt;", "gt;", "quot;"].iter().any(|entity| rest.starts_with(entity)));
             let name = tag.split_whitespace().next().unwrap_or_default();
             let balanced = match name.strip_prefix('/') {
                 Some(name) => open.pop() == Some(name),
-                None => tag.ends_with('/') || { open.push(name); true },
+                None => {
+                    tag.ends_with('/') || {
+                        open.push(name);
+                        true
+                    }
+                }
             };
             if !balanced || !entities || tag.matches('"').count() % 2 != 0 {
                 return false;

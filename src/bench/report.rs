@@ -153,9 +153,8 @@ impl CallReport {
 pub(crate) fn ratios(phases: &[PhaseReport]) -> Vec<Ratio> {
     let over = |first: f64, second: f64| (second > 0.0).then(|| first / second);
     let pair = |first: &PhaseReport| {
-        let same = |second: &&PhaseReport| {
-            second.side == 1 && second.what == first.what && second.workers == first.workers
-        };
+        let same =
+            |second: &&PhaseReport| second.side == 1 && second.what == first.what && second.workers == first.workers;
         let second = phases.iter().find(same)?;
         Some(Ratio {
             what: first.what.clone(),

@@ -85,9 +85,7 @@ async fn measure(options: &Options, sides: &[Arc<Side>], workers: usize, interru
     }
     let numbered = sums.into_iter().enumerate();
     numbered
-        .flat_map(|(side, sum)| {
-            sum.into_iter().map(move |(what, phase)| PhaseReport::new(side, what, workers, phase))
-        })
+        .flat_map(|(side, sum)| sum.into_iter().map(move |(what, phase)| PhaseReport::new(side, what, workers, phase)))
         .collect()
 }
 

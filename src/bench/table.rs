@@ -65,10 +65,8 @@ fn calls(phase: &PhaseReport) -> String {
         "max"
     );
     for CallReport { call, count, p50_ms, p90_ms, p99_ms, max_ms } in &phase.calls {
-        let _infallible = writeln!(
-            text,
-            "    {call:<32} {count:>8} {p50_ms:>9.3} {p90_ms:>9.3} {p99_ms:>9.3} {max_ms:>9.3}"
-        );
+        let _infallible =
+            writeln!(text, "    {call:<32} {count:>8} {p50_ms:>9.3} {p90_ms:>9.3} {p99_ms:>9.3} {max_ms:>9.3}");
     }
     for message in &phase.messages {
         let _infallible = writeln!(text, "    failed: {message}");
@@ -84,12 +82,8 @@ fn ratios(report: &Report) -> String {
         writeln!(text, "  {:<8} {:>7} {:>8} {:>9} {:>9}", "what", "workers", "rate", "RSS peak", "CPU each");
     let or_unknown = |ratio: Option<f64>| ratio.map_or_else(|| "?".to_owned(), |ratio| format!("{ratio:.2}"));
     for Ratio { what, workers, rate, rss_peak, cpu } in &report.ratios {
-        let _infallible = writeln!(
-            text,
-            "  {what:<8} {workers:>7} {rate:>8.2} {:>9} {:>9}",
-            or_unknown(*rss_peak),
-            or_unknown(*cpu)
-        );
+        let _infallible =
+            writeln!(text, "  {what:<8} {workers:>7} {rate:>8.2} {:>9} {:>9}", or_unknown(*rss_peak), or_unknown(*cpu));
     }
     text
 }

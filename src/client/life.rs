@@ -98,7 +98,10 @@ impl Life {
     pub async fn prepare(&self, targets: &[&str]) -> Result<()> {
         let mut folders: Vec<PathBuf> = targets.iter().map(|name| self.folder.join(name)).collect();
         folders.extend(self.staging());
-        blocking("cannot make the folders below", &self.folder, move |_| folders.iter().try_for_each(fs::create_dir_all)).await
+        blocking("cannot make the folders below", &self.folder, move |_| {
+            folders.iter().try_for_each(fs::create_dir_all)
+        })
+        .await
     }
 
     /// Removes the folders of this side, once nothing is published or staged there.
@@ -193,11 +196,7 @@ impl Life {
 /// What is done around a call: timing it, showing it, or nothing.
 pub trait Around {
     /// Waits for the call of that name.
-    fn call<T>(
-        &mut self,
-        rpc: &'static str,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> impl Future<Output = Result<T>> + Send;
+    fn call<T>(&mut self, rpc: &'static str, call: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T>>;
 }
 
 /// Nothing is done around a call.
@@ -205,7 +204,7 @@ pub trait Around {
 pub struct Plain;
 
 impl Around for Plain {
-    async fn call<T>(&mut self, _: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn call<T>(&mut self, _: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
         call.await
     }
 }

@@ -71,8 +71,7 @@ impl Plugin {
 
     /// NodeUnstageVolume.
     pub async fn node_unstage_volume(&self, volume_id: &str, staging: &Path) -> Result<()> {
-        let request =
-            NodeUnstageVolumeRequest { volume_id: volume_id.to_owned(), staging_target_path: text(staging) };
+        let request = NodeUnstageVolumeRequest { volume_id: volume_id.to_owned(), staging_target_path: text(staging) };
         answer("NodeUnstageVolume", self.node.clone().node_unstage_volume(bounded(request)).await).map(drop)
     }
 

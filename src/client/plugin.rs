@@ -97,7 +97,8 @@ impl Plugin {
     }
 
     async fn ask_offers(&self) -> Result<Offers> {
-        let info = answer("GetPluginInfo", self.identity.clone().get_plugin_info(bounded(GetPluginInfoRequest {})).await)?;
+        let info =
+            answer("GetPluginInfo", self.identity.clone().get_plugin_info(bounded(GetPluginInfoRequest {})).await)?;
         let mut offers = Offers { name: info.name, version: info.vendor_version, ..Offers::default() };
         let request = bounded(GetPluginCapabilitiesRequest {});
         let services = answer("GetPluginCapabilities", self.identity.clone().get_plugin_capabilities(request).await)?;
@@ -152,10 +153,8 @@ impl Plugin {
 
     /// GetCapacity on this node, in bytes.
     pub async fn get_capacity(&self) -> Result<i64> {
-        let request = GetCapacityRequest {
-            accessible_topology: self.offers.topology.clone(),
-            ..GetCapacityRequest::default()
-        };
+        let request =
+            GetCapacityRequest { accessible_topology: self.offers.topology.clone(), ..GetCapacityRequest::default() };
         let capacity = answer("GetCapacity", self.controller.clone().get_capacity(bounded(request)).await)?;
         Ok(capacity.available_capacity)
     }

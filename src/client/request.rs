@@ -54,9 +54,7 @@ impl VolumeRequest {
 /// A capability of the wire.
 pub fn capability(access: &Access, mode: Mode) -> VolumeCapability {
     let access_type = match access {
-        Access::Mount(fs_type) => {
-            AccessType::Mount(MountVolume { fs_type: fs_type.clone(), ..MountVolume::default() })
-        }
+        Access::Mount(fs_type) => AccessType::Mount(MountVolume { fs_type: fs_type.clone(), ..MountVolume::default() }),
         Access::Block => AccessType::Block(BlockVolume {}),
     };
     VolumeCapability { access_type: Some(access_type), access_mode: Some(AccessMode { mode: mode.into() }) }

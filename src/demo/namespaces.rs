@@ -64,8 +64,7 @@ pub fn enter_namespaces() -> Result<Footing, Cannot> {
         return Ok(if is_first_user_namespace() { Footing::Root } else { Footing::Namespace });
     }
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    unshare::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
-        .map_err(|error| cannot("a user namespace", error))?;
+    unshare::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(|error| cannot("a user namespace", error))?;
     map_ids(uid, gid).map_err(|error| cannot("to map its user", error))?;
     // Where a policy lets the namespace be made and takes its rights away, this is what fails.
     leave_peers().map_err(|error| cannot("to mount in its user namespace", error))?;
@@ -88,9 +87,8 @@ fn is_first_user_namespace() -> bool {
 }
 
 fn cannot(what: &'static str, source: io::Error) -> Cannot {
-    let forbids = |(file, value, _): &&(&str, &str, &str)| {
-        fs::read_to_string(file).is_ok_and(|now| now.trim() == *value)
-    };
+    let forbids =
+        |(file, value, _): &&(&str, &str, &str)| fs::read_to_string(file).is_ok_and(|now| now.trim() == *value);
     let remedy = match SWITCHES.iter().find(forbids) {
         Some((file, value, remedy)) => format!("{file} is {value}; allow it with `{remedy}`, or run the demo as root"),
         None => "run the demo as root, or outside the container or sandbox that forbids it".to_owned(),

@@ -19,20 +19,22 @@ fn events() -> Vec<Event> {
             drivers: vec!["dir".to_owned(), "image".to_owned()],
             without: Some("nothing".to_owned()),
         },
-        Event::Section { title: "A folder".to_owned(), plugin: "folders.csi.dunnage.dev".to_owned() },
+        Event::Section { title: "A folder".to_owned(), plugin: Some("folders.csi.dunnage.dev".to_owned()) },
         step("CreateVolume", "64 MiB", 412),
         step("ControllerUnpublishVolume", "a long call", 4_120),
         Event::Step {
             call: "CreateVolume".to_owned(),
             text: "refused: INVALID_ARGUMENT".to_owned(),
-            said: Some("unknown parameter \"colour\": this driver knows none, so that the word is wrapped here".to_owned()),
+            said: Some(
+                "unknown parameter \"colour\": this driver knows none, so that the word is wrapped here".to_owned(),
+            ),
             expected: None,
             ok: true,
             micros: 41_200,
         },
         Event::Step {
             call: "NodeStageVolume".to_owned(),
-            text: "NodeStageVolume answered INTERNAL: no".to_owned(),
+            text: "NodeStageVolume answered INTERNAL: a text that is too long for its column".to_owned(),
             said: None,
             expected: Some("a mounted volume".to_owned()),
             ok: false,
@@ -82,7 +84,8 @@ fn a_program_reads_one_object_a_line() {
 
 #[test]
 fn times_have_three_digits_that_count() {
-    for (micros, text) in [(7, "7 µs"), (999, "999 µs"), (1_234, "1.23 ms"), (12_340, "12.3 ms"), (2_500_000, "2.50 s")] {
+    for (micros, text) in [(7, "7 µs"), (999, "999 µs"), (1_234, "1.23 ms"), (12_340, "12.3 ms"), (2_500_000, "2.50 s")]
+    {
         assert_eq!(duration(micros), text);
     }
 }

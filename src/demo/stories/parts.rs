@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dunnage_csi_proto::csi::v1::volume_usage::Unit;
 use dunnage_csi_proto::csi::v1::node_service_capability::rpc::Type as NodeRpc;
+use dunnage_csi_proto::csi::v1::volume_usage::Unit;
 use dunnage_driver_api::Bytes;
 
 use crate::client::{Error, Life, Plugin, Result, code_name};
@@ -95,14 +95,19 @@ pub(super) async fn unpublish(script: &mut Script<'_>, life: &mut Life, pod: &st
     script.step("NodeUnpublishVolume", "the target path gone", step).await
 }
 
+/// Unstaging, where the plugin stages.
+pub(super) async fn unstage(script: &mut Script<'_>, life: &mut Life) -> Result<(), Failed> {
+    if !life.plugin().offers().stages() {
+        return Ok(());
+    }
+    let step = async { Ok(came_with("taken from the node", life.unstage().await?)) };
+    script.step("NodeUnstageVolume", "the staging path free", step).await
+}
+
 /// The end of a volume that is not published any more, with what the orchestrator repeats.
 pub(super) async fn finish(script: &mut Script<'_>, life: &mut Life) -> Result<(), Failed> {
-    let offers = life.plugin().offers().clone();
-    if offers.stages() {
-        let step = async { Ok(came_with("taken from the node", life.unstage().await?)) };
-        script.step("NodeUnstageVolume", "the staging path free", step).await?;
-    }
-    if offers.attaches() {
+    unstage(script, life).await?;
+    if life.plugin().offers().attaches() {
         let step = async { Ok(came_with("detached from this node", life.detach().await?)) };
         script.step("ControllerUnpublishVolume", "the volume detached", step).await?;
     }
@@ -147,9 +152,7 @@ pub(super) async fn stats(script: &mut Script<'_>, life: &Life, volume: &Path) -
         let volume_id = &life.volume()?.volume_id;
         let usage = life.plugin().node_get_volume_stats(volume_id, volume, life.staging().as_deref()).await?;
         match usage.iter().find(|usage| usage.unit() == Unit::Bytes) {
-            Some(usage) if usage.total > 0 => {
-                Ok(came(format!("{} of {} used", bytes(usage.used), bytes(usage.total))))
-            }
+            Some(usage) if usage.total > 0 => Ok(came(format!("{} of {} used", bytes(usage.used), bytes(usage.total)))),
             _ => Err(Mismatch(format!("no size in bytes among {} usages", usage.len()))),
         }
     };
