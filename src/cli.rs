@@ -1,10 +1,12 @@
 //! The commands of the program.
 //!
-//! A command is a file with its arguments as a type that implements [`Run`], and a line in [`commands`].
+//! A command is a file with its arguments as a type that implements `Run`, and a line in `commands!`.
 
+mod bench;
 mod check;
 mod completions;
 mod config_file;
+mod demo;
 mod init;
 mod output;
 mod schema;
@@ -81,6 +83,8 @@ commands! {
     volumes::Volumes,
     init::Init,
     check::Check,
+    demo::Demo,
+    bench::Bench,
     schema::Schema,
     completions::Completions,
 }

@@ -81,7 +81,7 @@ impl Samples {
 }
 
 impl Around for Samples {
-    async fn call<T>(&mut self, rpc: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn call<T>(&mut self, rpc: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
         self.time(rpc, call).await
     }
 }

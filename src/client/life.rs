@@ -196,11 +196,7 @@ impl Life {
 /// What is done around a call: timing it, showing it, or nothing.
 pub trait Around {
     /// Waits for the call of that name.
-    fn call<T>(
-        &mut self,
-        rpc: &'static str,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> impl Future<Output = Result<T>> + Send;
+    fn call<T>(&mut self, rpc: &'static str, call: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T>>;
 }
 
 /// Nothing is done around a call.
@@ -208,7 +204,7 @@ pub trait Around {
 pub struct Plain;
 
 impl Around for Plain {
-    async fn call<T>(&mut self, _: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn call<T>(&mut self, _: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
         call.await
     }
 }

@@ -15,7 +15,7 @@ const TEXT: usize = 60;
 #[derive(Debug)]
 pub struct Lines<W>(pub W);
 
-impl<W: Write + Send> Show for Lines<W> {
+impl<W: Write> Show for Lines<W> {
     fn show(&mut self, event: &Event) -> io::Result<()> {
         serde_json::to_writer(&mut self.0, event)?;
         writeln!(self.0)?;
@@ -37,7 +37,7 @@ const GREEN: &str = "32";
 const RED: &str = "31";
 const YELLOW: &str = "33";
 
-impl<W: Write + Send> Human<W> {
+impl<W: Write> Human<W> {
     /// Writes to `to`; `colour` is for a terminal whose user has not set `NO_COLOR`.
     pub fn new(to: W, colour: bool) -> Self {
         Self { to, colour }
@@ -71,7 +71,11 @@ impl<W: Write + Send> Human<W> {
     ) -> io::Result<()> {
         let mark = if ok { self.paint(GREEN, "✓") } else { self.paint(RED, "✗") };
         let time = self.paint(DIM, &format!("{:>8}", duration(micros)));
-        writeln!(self.to, "  {mark} {call:<CALL$}{text:<TEXT$} {time}")?;
+        let mut lines = wrap(text, TEXT).into_iter();
+        writeln!(self.to, "  {mark} {call:<CALL$}{:<TEXT$} {time}", lines.next().unwrap_or_default())?;
+        for line in lines {
+            writeln!(self.to, "    {:CALL$}{line}", "")?;
+        }
         for line in said.iter().flat_map(|said| wrap(said, TEXT + 4)) {
             writeln!(self.to, "    {:CALL$}{}", "", self.paint(DIM, &format!("\u{2502} {line}")))?;
         }
@@ -105,15 +109,16 @@ impl<W: Write + Send> Human<W> {
     }
 }
 
-impl<W: Write + Send> Show for Human<W> {
+impl<W: Write> Show for Human<W> {
     fn show(&mut self, event: &Event) -> io::Result<()> {
         match event {
             Event::Start { version, footing, folder, drivers, without } => {
                 self.start((version, footing, folder), drivers, without.as_deref())?;
             }
             Event::Section { title, plugin } => {
-                let (title, plugin) = (self.paint(BOLD, title), self.paint(DIM, plugin));
-                writeln!(self.to, "\n{title}  {plugin}")?;
+                let title = self.paint(BOLD, title);
+                let plugin = plugin.as_ref().map(|plugin| format!("  {}", self.paint(DIM, plugin))).unwrap_or_default();
+                writeln!(self.to, "\n{title}{plugin}")?;
             }
             Event::Step { call, text, said, expected, ok, micros } => {
                 self.step((call, text, *ok), *micros, said.as_deref(), expected.as_deref())?;

@@ -50,7 +50,7 @@ pub async fn run<H: RunningHost>(
         drivers: place.served().iter().map(|served| served.driver.to_owned()).collect(),
         without: place.without().map(str::to_owned),
     });
-    script.section("The host starts", "");
+    script.section("The host starts", None);
     let config = place.config();
     let starting = async {
         let text = format!("serving {}", names(place.served()));
@@ -58,7 +58,7 @@ pub async fn run<H: RunningHost>(
     };
     if let Ok(host) = script.step("(start)", "a host that serves its sockets", starting).await {
         let _shown = lives(&mut script, &place, interrupt).await;
-        script.section("The end", "");
+        script.section("The end", None);
         let stopping = async { host.stop().await.map(|()| came("the host has stopped")).map_err(Mismatch) };
         let _shown = script.step("(stop)", "the host's end", stopping).await;
     }
@@ -94,7 +94,7 @@ async fn lives(script: &mut Script<'_>, place: &Place, interrupt: &Interrupt) ->
     for (served, plugin) in &plugins {
         for (title, request, story) in acts(served.driver) {
             let mut life = Life::new(plugin, request, place.pods(title.0));
-            script.section(title.1, &plugin.offers().name);
+            script.section(title.1, Some(&plugin.offers().name));
             let told = tokio::select! {
                 told = tell(story, script, &mut life) => told,
                 () = interrupt.raised() => Err(Failed),
@@ -151,7 +151,7 @@ fn acts(driver: &str) -> Vec<((&'static str, &'static str), VolumeRequest, Story
     let mount = |fs_type: &str| Access::Mount(fs_type.to_owned());
     if driver == "image" {
         vec![
-            act("database", "A disk with a file system that grows while it is used", mount("ext4"), Story::FileSystem),
+            act("database", "A disk with a file system that grows", mount("ext4"), Story::FileSystem),
             act("raw", "A raw block device", Access::Block, Story::Disk),
         ]
     } else {
@@ -179,7 +179,7 @@ async fn nothing_left(
     place: &Place,
     (roots, before): (Vec<PathBuf>, BTreeSet<PathBuf>),
 ) -> Result<(), Failed> {
-    script.section("Nothing is left", place.folder().display().to_string());
+    script.section("Nothing is left", None);
     let none = |left: Vec<String>, what: &str| match left.as_slice() {
         [] => Ok(came(format!("no {what}"))),
         left => Err(Mismatch(left.join(", "))),

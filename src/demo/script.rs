@@ -55,8 +55,8 @@ impl<'a> Script<'a> {
         let _reader_gone = self.show.show(event);
     }
 
-    pub(crate) fn section(&mut self, title: impl Into<String>, plugin: impl Into<String>) {
-        self.show(&Event::Section { title: title.into(), plugin: plugin.into() });
+    pub(crate) fn section(&mut self, title: &str, plugin: Option<&str>) {
+        self.show(&Event::Section { title: title.to_owned(), plugin: plugin.map(str::to_owned) });
     }
 
     /// Does a step. `expected` says what should come of it, for when it does not.
@@ -96,7 +96,7 @@ impl<'a> Script<'a> {
 
 /// What is taken back after a failure or an interrupt is shown too.
 impl Around for Script<'_> {
-    async fn call<T>(&mut self, rpc: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn call<T>(&mut self, rpc: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
         let start = Instant::now();
         let result = call.await;
         let (ok, text) = match &result {

@@ -26,8 +26,8 @@ pub enum Event {
     Section {
         /// What it is about.
         title: String,
-        /// Of which plugin.
-        plugin: String,
+        /// Of which plugin, where it is of one.
+        plugin: Option<String>,
     },
     /// Something was done.
     Step {
@@ -60,7 +60,7 @@ pub enum Event {
 }
 
 /// Shows events as they come.
-pub trait Show: Send {
+pub trait Show {
     /// Shows one.
     ///
     /// # Errors

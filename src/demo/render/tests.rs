@@ -19,7 +19,7 @@ fn events() -> Vec<Event> {
             drivers: vec!["dir".to_owned(), "image".to_owned()],
             without: Some("nothing".to_owned()),
         },
-        Event::Section { title: "A folder".to_owned(), plugin: "folders.csi.dunnage.dev".to_owned() },
+        Event::Section { title: "A folder".to_owned(), plugin: Some("folders.csi.dunnage.dev".to_owned()) },
         step("CreateVolume", "64 MiB", 412),
         step("ControllerUnpublishVolume", "a long call", 4_120),
         Event::Step {
@@ -34,7 +34,7 @@ fn events() -> Vec<Event> {
         },
         Event::Step {
             call: "NodeStageVolume".to_owned(),
-            text: "NodeStageVolume answered INTERNAL: no".to_owned(),
+            text: "NodeStageVolume answered INTERNAL: a text that is too long for its column".to_owned(),
             said: None,
             expected: Some("a mounted volume".to_owned()),
             ok: false,

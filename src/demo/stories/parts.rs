@@ -95,14 +95,19 @@ pub(super) async fn unpublish(script: &mut Script<'_>, life: &mut Life, pod: &st
     script.step("NodeUnpublishVolume", "the target path gone", step).await
 }
 
+/// Unstaging, where the plugin stages.
+pub(super) async fn unstage(script: &mut Script<'_>, life: &mut Life) -> Result<(), Failed> {
+    if !life.plugin().offers().stages() {
+        return Ok(());
+    }
+    let step = async { Ok(came_with("taken from the node", life.unstage().await?)) };
+    script.step("NodeUnstageVolume", "the staging path free", step).await
+}
+
 /// The end of a volume that is not published any more, with what the orchestrator repeats.
 pub(super) async fn finish(script: &mut Script<'_>, life: &mut Life) -> Result<(), Failed> {
-    let offers = life.plugin().offers().clone();
-    if offers.stages() {
-        let step = async { Ok(came_with("taken from the node", life.unstage().await?)) };
-        script.step("NodeUnstageVolume", "the staging path free", step).await?;
-    }
-    if offers.attaches() {
+    unstage(script, life).await?;
+    if life.plugin().offers().attaches() {
         let step = async { Ok(came_with("detached from this node", life.detach().await?)) };
         script.step("ControllerUnpublishVolume", "the volume detached", step).await?;
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Generation, InstanceId, VolumeKey};
 
-/// The id of a volume as CSI carries it. See the [module](self) for its text.
+/// The id of a volume as CSI carries it: `<instance>.<key>.<generation>`, 106 bytes at most, of which CSI allows 128.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VolumeId {

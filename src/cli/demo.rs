@@ -1,0 +1,85 @@
+//! `dunnage demo`
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use dunnage_driver_api::{DriverEntry, Opening, System};
+
+use super::{Output, Run, Status};
+use crate::client::Interrupt;
+use crate::config::{Config, Environment};
+use crate::demo::{self, Human, Lines, RunningHost, Show};
+use crate::host::Host;
+use crate::mount::{Audience, EngineOptions};
+use crate::telemetry::Telemetry;
+
+/// Show whole lives of volumes, step by step: no configuration and no cluster needed
+///
+/// Starts the host in a temporary folder and in namespaces of its own, plays the orchestrator over its sockets, and
+/// shows that nothing is left. Root sees every driver, others `dir`. The exit status is 1 where a step failed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    /// Keep the folder with the configuration and the roots
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Run for Demo {
+    fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
+        // Before there is a second thread: the kernel refuses it to others.
+        let footing = demo::enter_namespaces()?;
+        let to = BufWriter::new(Through(output));
+        let mut show: Box<dyn Show + '_> = if self.json { Box::new(Lines(to)) } else { Box::new(Human::new(to, true)) };
+        let runtime = crate::host::runtime().context("cannot start the runtime")?;
+        let done = runtime.block_on(async {
+            let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
+            let options = demo::Options { footing, keep: self.keep };
+            let start = async |config: &Path| start(config, drivers).await.map_err(|error| format!("{error:#}"));
+            demo::run(options, &interrupt, show.as_mut(), start).await.context("cannot make the folder of the demo")
+        });
+        // A call that hangs in the kernel must not keep the process.
+        runtime.shutdown_background();
+        Ok(if done? { Status::Success } else { Status::Failure })
+    }
+}
+
+/// The output as a writer: it leaves out the colours where nobody sees them.
+struct Through<'a>(&'a mut Output);
+
+impl Write for Through<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.text(String::from_utf8_lossy(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl RunningHost for Host {
+    async fn stop(self) -> Result<(), String> {
+        match Self::stop(self).await.as_slice() {
+            [] => Ok(()),
+            running => Err(format!("{} operations are still running", running.len())),
+        }
+    }
+}
+
+/// Nothing of the environment counts: the demo is alone.
+async fn start(config: &Path, drivers: &[DriverEntry]) -> anyhow::Result<Host> {
+    let text = std::fs::read_to_string(config).with_context(|| format!("cannot read {}", config.display()))?;
+    let config = Config::parse(&text, drivers, &Environment::default())?;
+    for backend in &config.backends {
+        let opening = Opening::new(backend.name.clone(), config.node.clone(), Arc::new(System));
+        let marked = tokio::task::block_in_place(|| backend.configured.init(&opening));
+        marked.map_err(|error| anyhow::anyhow!("cannot mark the root of {}: {}", backend.name, error.report()))?;
+    }
+    Ok(Host::start(config, Telemetry::new(), EngineOptions { audience: Audience::Process }).await?)
+}
