@@ -1,0 +1,106 @@
+//! The least driver: folders below a root. Everything that CSI asks beyond it is the host's.
+//!
+//! `docs/write-a-driver.md` walks through it. Its `main` is a whole program with every command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dunnage_driver_api::root::{Folder, Record, Records, Root};
+use dunnage_driver_api::{
+    Backend, Bytes, Context, Create, CreateVolume, DirectorySource, Driver, DriverEntry, Error, Finding, Init,
+    NoParameters, Node, Opening, ParameterType, Reach, ReleaseRecord, Result, Source, SourceRequest, Staging, Volume,
+    VolumeKey, Volumes,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+fn main() -> ExitCode {
+    dunnage::main([DriverEntry::of::<Minimal>()])
+}
+
+/// The configuration of a backend: its fields are the keys in the YAML, these comments their documentation.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Minimal {
+    /// The folder that holds everything, absolute.
+    root: PathBuf,
+}
+
+impl Driver for Minimal {
+    const NAME: &'static str = "minimal";
+
+    fn init(&self, _: &Opening) -> Result<Init> {
+        Root::init(&self.root, Self::NAME)
+    }
+
+    fn open(&self, _: &Opening) -> Result<Backend> {
+        let root = Root::open(&self.root, Self::NAME)?;
+        let data = root.folder().folder_or_make("data", 0o700).map_err(root.folder().failed("open", "data"))?;
+        let store = Arc::new(Store { records: root.records()?, data, root });
+        let instance = store.root.instance().clone();
+        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>(), store.clone())
+            .with_create(store.clone())
+            .with_node(store, Staging::None))
+    }
+
+    fn check(&self, _: &Opening) -> Vec<Finding> {
+        Root::check(&self.root, Self::NAME)
+    }
+}
+
+struct Store {
+    root: Root,
+    data: Folder,
+    records: Records<Nothing>,
+}
+
+/// What this driver keeps of a volume beside what the host gives it.
+#[derive(Serialize, Deserialize)]
+struct Nothing {}
+
+impl Volumes for Store {
+    fn find(&self, _: &Context, key: &VolumeKey) -> Result<Option<Volume>> {
+        Ok(self.records.get(key)?.map(|record| record.volume))
+    }
+
+    fn list(&self, _: &Context, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>> {
+        Ok(self.records.page(after, limit)?.into_iter().map(|record| record.volume).collect())
+    }
+}
+
+impl Create for Store {
+    fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
+        let volume = request.volume(request.capacity.choose(Bytes::new(1 << 30), 1)?)?;
+        let key = request.key.as_str();
+        // An attempt that was cut off may have left the folder: without a record it is nobody's, and empty.
+        self.data.folder_or_make(key, 0o777).map_err(self.data.failed("make", key))?;
+        self.records.put(&Record { volume: volume.clone(), extra: Nothing {} })?;
+        Ok(volume)
+    }
+
+    fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
+        self.root.trash().discard(&self.data, volume.key.as_str())?;
+        self.records.remove(&volume.key)
+    }
+}
+
+impl Node for Store {
+    fn source(&self, _: &Context, request: &SourceRequest<'_>) -> Result<Source> {
+        let key = &request.volume.key;
+        match self.records.get(key)? {
+            Some(record) if record.volume.generation == request.volume.generation => {}
+            _ => return Err(Error::not_found(format!("there is no volume {}", request.volume))),
+        }
+        let directory = self.data.open_path(key.as_str()).map_err(self.data.failed("open", key.as_str()))?;
+        Ok(Source::Directory(DirectorySource { directory }))
+    }
+
+    fn release(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
+        Ok(())
+    }
+
+    fn refresh(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
+        Ok(())
+    }
+}
