@@ -30,7 +30,6 @@ impl Engine {
     }
 
     /// Unstages the volume wherever it is staged, for a volume that is to be deleted: some orchestrators never unstage.
-    /// Forgets with it that its device was being formatted.
     ///
     /// # Errors
     /// As [`unstage`](Self::unstage).
@@ -40,6 +39,15 @@ impl Engine {
         if let Some(stage) = record.stage.clone() {
             self.end_stage(cx, node, record, &stage)?;
         }
+        Ok(())
+    }
+
+    /// Forgets of a volume that is to be deleted that its device was being formatted: a stage that was cut off there and
+    /// never repeated leaves that behind.
+    ///
+    /// # Errors
+    /// Where the file cannot be removed.
+    pub fn forget(&self, volume: &VolumeId) -> Result<()> {
         Intent::of(&self.folder, volume).remove()
     }
 

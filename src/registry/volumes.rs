@@ -56,6 +56,7 @@ impl ServedBackend {
             if uses.staged.is_some() {
                 engine.unstage_all(cx, self.node()?.0, id)?;
             }
+            engine.forget(id)?;
         }
         create.delete(cx, &volume)
     }
