@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::Channel;
 
 use crate::mounts::unmount_beneath;
-use crate::{Setup, connect, wait_until};
+use crate::{Client, Setup, connect, wait_until};
 
 /// Far above what starting and ending take; only a hang comes near.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -28,12 +28,18 @@ pub struct Host {
 }
 
 impl Host {
-    pub(crate) fn start(setup: Setup, binary: &Path) -> Result<Self> {
-        let mut host = Self { child: None, setup, binary: binary.into() };
-        let init = host.run(&["init"])?;
+    pub(crate) fn new(setup: Setup, binary: &Path) -> Self {
+        Self { child: None, setup, binary: binary.into() }
+    }
+
+    /// Marks the roots of all backends.
+    ///
+    /// # Errors
+    /// What the command complains of.
+    pub fn init(&self) -> Result<()> {
+        let init = self.run(&["init"])?;
         ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
-        host.restart()?;
-        Ok(host)
+        Ok(())
     }
 
     /// Runs one of the program's commands to its end, with the configuration of this host.
@@ -50,21 +56,51 @@ impl Host {
     /// # Errors
     /// The process ended, or a socket accepts nobody for a long time.
     pub fn restart(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.setup.csi_names().iter().try_for_each(|csi_name| self.wait_for(csi_name))
+    }
+
+    /// Starts the program, killed first where it runs, and waits for nothing.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
         self.kill()?;
         let log = File::options().create(true).append(true).open(self.log_path()).context("cannot open the log")?;
         let mut command = self.command(&["serve"]);
         command.stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?);
-        for csi_name in self.setup.csi_names() {
-            let socket = self.setup.socket(&csi_name);
-            wait_until(&format!("{} to accept", socket.display()), LIMIT, || {
-                if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().transpose()) {
-                    bail!("serve ended ({}): {}", status?, self.log());
-                }
-                Ok(UnixStream::connect(&socket).is_ok())
-            })?;
-        }
         Ok(())
+    }
+
+    /// Waits until a plugin accepts.
+    ///
+    /// # Errors
+    /// The process ended, or the socket accepts nobody for a long time.
+    pub fn wait_for(&mut self, csi_name: &str) -> Result<()> {
+        let socket = self.setup.socket(csi_name);
+        wait_until(&format!("{} to accept", socket.display()), LIMIT, || {
+            if let Some(status) = self.ended()? {
+                bail!("serve ended ({status}): {}", self.log());
+            }
+            Ok(UnixStream::connect(&socket).is_ok())
+        })
+    }
+
+    /// How the process ended, where it has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.as_mut().map(Child::try_wait).transpose()?.flatten())
+    }
+
+    /// Waits until the log, of all starts together, has this text.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn wait_for_log(&self, text: &str) -> Result<()> {
+        wait_until(&format!("{text:?} in the log"), LIMIT, || Ok(self.log().contains(text)))
     }
 
     /// Sends SIGKILL and waits for the end; nothing where it does not run.
@@ -125,6 +161,14 @@ impl Host {
         connect(&self.socket(csi_name)).await
     }
 
+    /// A client of a plugin.
+    ///
+    /// # Errors
+    /// Nobody accepts.
+    pub fn client(&self, csi_name: &str) -> Result<Client> {
+        Client::connect(&self.socket(csi_name))
+    }
+
     /// What it was started with.
     pub fn setup(&self) -> &Setup {
         &self.setup
@@ -144,6 +188,7 @@ impl Host {
         command.args(arguments).arg("--config").arg(self.setup.config()).stdin(Stdio::null());
         // What the environment of a test says of sockets and nodes is not meant for this process.
         command.env_remove("CSI_ENDPOINT").env_remove("NODE_NAME");
+        command.envs(self.setup.environment().iter().map(|(name, value)| (name, value)));
         command
     }
 }

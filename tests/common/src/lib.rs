@@ -4,20 +4,26 @@
 //! it lies in one [`Scratch`] folder. When the test ends, however it does, the process is killed, and every mount and
 //! loop device beneath that folder goes.
 
+mod calls;
 mod client;
 mod host;
 mod mounts;
 mod need;
 mod process;
+mod requests;
 mod scratch;
 mod setup;
+mod volume;
 mod wait;
 
+pub use calls::Client;
 pub use client::connect;
 pub use host::Host;
-pub use mounts::mounts_beneath;
+pub use mounts::{loop_devices_beneath, mounts_beneath};
 pub use need::{Need, can_run};
 pub use process::run_within;
+pub use requests::{GIB, MIB, MODE, block, create, expand, filesystem, mount};
 pub use scratch::Scratch;
 pub use setup::Setup;
+pub use volume::Volume;
 pub use wait::wait_until;

@@ -60,15 +60,20 @@ pub(crate) fn unmount_beneath(folder: &Path) {
     }
 }
 
+/// The loop devices whose file lies beneath `folder`, also where the file is deleted.
+pub fn loop_devices_beneath(folder: &Path) -> Vec<PathBuf> {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let beneath = |device: &fs::DirEntry| {
+        let file = fs::read(device.path().join("loop/backing_file"));
+        file.is_ok_and(|file| unescape(file.trim_ascii_end()).starts_with(folder))
+    };
+    devices.filter(beneath).map(|device| Path::new("/dev").join(device.file_name())).collect()
+}
+
 /// Detaches the loop devices whose file lies beneath `folder`.
 pub(crate) fn detach_beneath(folder: &Path) {
-    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    for device in devices.filter(|device| device.file_name().to_string_lossy().starts_with("loop")) {
-        let Ok(file) = fs::read(device.path().join("loop/backing_file")) else { continue };
-        if unescape(file.trim_ascii_end()).starts_with(folder) {
-            let node = Path::new("/dev").join(device.file_name());
-            let _ = Command::new("/sbin/losetup").arg("-d").arg(node).stderr(Stdio::null()).status();
-        }
+    for device in loop_devices_beneath(folder) {
+        let _ = Command::new("/sbin/losetup").arg("-d").arg(device).stderr(Stdio::null()).status();
     }
 }
 

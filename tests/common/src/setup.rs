@@ -1,5 +1,6 @@
 //! A configuration for the program, and what it says must be there.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,8 @@ pub struct Setup {
     scratch: Scratch,
     backends: Vec<(String, String)>,
     plugins: Vec<(String, Vec<String>)>,
+    settings: Vec<(String, String)>,
+    environment: Vec<(String, OsString)>,
 }
 
 impl Setup {
@@ -24,7 +27,14 @@ impl Setup {
     /// # Errors
     /// Those of [`Scratch::new`].
     pub fn new() -> Result<Self> {
-        Ok(Self { scratch: Scratch::new()?, backends: Vec::new(), plugins: Vec::new() })
+        let settings = [("node", "node-7"), ("telemetry", "{listen: off}")];
+        Ok(Self {
+            scratch: Scratch::new()?,
+            backends: Vec::new(),
+            plugins: Vec::new(),
+            settings: settings.map(|(key, value)| (key.into(), value.into())).into(),
+            environment: Vec::new(),
+        })
     }
 
     /// Adds a backend with an empty root. `rest` are more of its fields, as YAML, one a line.
@@ -44,6 +54,25 @@ impl Setup {
     pub fn plugin(mut self, csi_name: &str, backends: &[&str]) -> Self {
         self.plugins.push((csi_name.into(), backends.iter().map(ToString::to_string).collect()));
         self
+    }
+
+    /// Sets a key at the top of the configuration, over what is there.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.into(), value.into()));
+        self
+    }
+
+    /// Sets a variable in the environment of the program.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.into(), value.as_ref().into()));
+        self
+    }
+
+    pub(crate) fn environment(&self) -> &[(String, OsString)] {
+        &self.environment
     }
 
     /// The folder that holds all of it.
@@ -72,8 +101,19 @@ impl Setup {
     /// # Errors
     /// What the program complains of, with its log.
     pub fn start(self, binary: &str) -> Result<Host> {
+        let mut host = self.prepare(binary)?;
+        host.init()?;
+        host.restart()?;
+        Ok(host)
+    }
+
+    /// Writes the configuration and does nothing more: for a test that comes before `init` or looks at the start.
+    ///
+    /// # Errors
+    /// The configuration cannot be written.
+    pub fn prepare(self, binary: &str) -> Result<Host> {
         fs::write(self.config(), self.text()?).context("cannot write the configuration")?;
-        Host::start(self, Path::new(binary))
+        Ok(Host::new(self, Path::new(binary)))
     }
 
     /// The CSI names it serves.
@@ -86,11 +126,8 @@ impl Setup {
 
     fn text(&self) -> Result<String> {
         let (state, sockets) = (self.scratch.folder("state")?, self.scratch.folder("sockets")?);
-        let mut text = format!(
-            "state: {}\nsockets: {}\nnode: node-7\ntelemetry: {{listen: off}}\n",
-            state.display(),
-            sockets.display()
-        );
+        let mut text = format!("state: {}\nsockets: {}\n", state.display(), sockets.display());
+        self.settings.iter().for_each(|(key, value)| text.push_str(&format!("{key}: {value}\n")));
         text.push_str("backends:\n");
         self.backends.iter().for_each(|(_, backend)| text.push_str(backend));
         if !self.plugins.is_empty() {
