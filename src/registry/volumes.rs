@@ -28,6 +28,10 @@ impl ServedBackend {
         let create = self.backend.create.as_ref().ok_or_else(|| unsupported("makes no volumes"))?;
         self.fits(&request.capabilities, &request.parameters)?;
         match self.backend.volumes.find(cx, &request.key)? {
+            Some(remains) if create.is_half_deleted(cx, &remains)? => {
+                create.delete(cx, &remains)?;
+                create.create(cx, request)
+            }
             Some(existing) => same(existing, request),
             None => create.create(cx, request),
         }

@@ -53,6 +53,16 @@ pub trait Create: Send + Sync {
     /// # Errors
     /// After an error the volume still exists, or the next attempt finishes the removal.
     fn delete(&self, cx: &Context, volume: &Volume) -> Result<()>;
+
+    /// Whether a volume that `find` knows is only what a delete left that was cut off after the data had gone. It is
+    /// then no answer to a CreateVolume of its name: the host finishes the delete and makes a new one. A driver whose
+    /// removal is one step has no such remains.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn is_half_deleted(&self, _cx: &Context, _volume: &Volume) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Growing volumes (CSI EXPAND_VOLUME).

@@ -71,6 +71,13 @@ impl Create for Store {
         self.root.trash().discard(&self.data, volume.key.as_str())?;
         self.records.remove(&volume.key)
     }
+
+    fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
+        match self.data.stat(volume.key.as_str()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            found => found.map(|_| false).map_err(self.data.failed("look at", volume.key.as_str())),
+        }
+    }
 }
 
 impl Expand for Store {

@@ -191,6 +191,13 @@ impl Create for Store {
         }
         self.records.remove(&volume.key)
     }
+
+    fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
+        match self.images.stat(volume.key.as_str()) {
+            Err(error) if error.kind() == NotFound => Ok(true),
+            found => found.map(|_| false).map_err(self.images.failed("look at", volume.key.as_str())),
+        }
+    }
 }
 
 impl Expand for Store {
