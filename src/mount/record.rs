@@ -22,6 +22,8 @@ use super::root::Root;
 
 /// The form of the file that this release writes; it reads this one and the one before.
 const VERSION: u32 = 1;
+/// How the name of a file ends that is being written.
+const NEW: &str = "new";
 
 /// What is known of one volume on this node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,7 +133,8 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Opens the records of this boot below `folder`, and removes those of earlier ones.
+    /// Opens the records of this boot below `folder`, and removes those of earlier ones and what a write that was cut
+    /// off left.
     pub(super) fn open(folder: &Path, boot: &str) -> Result<Self> {
         let own = folder.join(format!("boot-{boot}"));
         let failed = |error: io::Error| Error::io(format!("cannot prepare {}", folder.display()), error);
@@ -141,6 +144,12 @@ impl Records {
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             if name.starts_with(b"boot-") && path != own {
                 fs::remove_dir_all(&path).map_err(failed)?;
+            }
+        }
+        for entry in fs::read_dir(folder).map_err(failed)?.chain(fs::read_dir(&own).map_err(failed)?) {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == NEW) {
+                fs::remove_file(&path).map_err(failed)?;
             }
         }
         Ok(Self { folder: own })
@@ -210,7 +219,7 @@ impl Records {
 /// Puts a file in the place of another in one step, and gives it back open, so that the caller may flush it. Two calls
 /// for one path never run at once, since none do for one volume.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<fs::File> {
-    let new = path.with_added_extension("new");
+    let new = path.with_added_extension(NEW);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(text)?;
     fs::rename(&new, path)?;
