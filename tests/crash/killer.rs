@@ -11,20 +11,46 @@ use rustix::process::Pid;
 
 /// Everything that changes a file system, a mount or a device, but for plain writes: what is written counts only once
 /// one of these comes after it.
-const CALLS: &str = "mkdir,mkdirat,openat2,rename,renameat,renameat2,linkat,unlink,unlinkat,fsync,fdatasync,ftruncate,\
-                     fallocate,ioctl,fsopen,fsconfig,fsmount,open_tree,mount_setattr,move_mount,umount2,execve";
+pub(crate) const CALLS: [&str; 22] = [
+    "mkdir",
+    "mkdirat",
+    "openat2",
+    "rename",
+    "renameat",
+    "renameat2",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "fallocate",
+    "ioctl",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "open_tree",
+    "mount_setattr",
+    "move_mount",
+    "umount2",
+    "execve",
+];
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The N-th system call of this name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nth(pub(crate) &'static str, pub(crate) usize);
+
 /// strace(1), attached to every thread of a process: each thread, and each program that is started, is killed as it
-/// begins its N-th call of [`CALLS`], and with it all threads of its process.
+/// begins the N-th of its system calls of one name, and with it all threads of its process.
 pub(crate) struct Killer(Child);
 
 impl Killer {
-    pub(crate) fn attach(process: Pid, nth: usize) -> Result<Self> {
+    pub(crate) fn attach(process: Pid, Nth(call, nth): Nth) -> Result<Self> {
         let process = process.as_raw_nonzero().get();
         let strace = Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-p", &process.to_string()])
-            .args(["-e", &format!("trace={CALLS}"), "-e", &format!("inject={CALLS}:signal=SIGKILL:when={nth}")])
+            .args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=SIGKILL:when={nth}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -14,7 +14,7 @@ use dunnage_test_common::{
 };
 use tonic::Status;
 
-use crate::killer::Killer;
+use crate::killer::{Killer, Nth};
 
 pub(crate) const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
 const LIMIT: Duration = Duration::from_secs(60);
@@ -24,8 +24,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) enum Kill {
     /// After each call that was answered.
     Between,
-    /// Within each call, at its N-th system call.
-    Within(usize),
+    /// Within each call, at this system call.
+    Within(Nth),
 }
 
 /// A host with one backend, and what of it must be there again after each life.
@@ -83,7 +83,7 @@ impl Rig {
 
     /// A life that is given up after a kill in the call that brings the volume to the node: no retry, but the way back.
     /// Answers whether the call was killed.
-    pub(crate) fn given_up(&mut self, nth: usize) -> Result<bool> {
+    pub(crate) fn given_up(&mut self, nth: Nth) -> Result<bool> {
         self.kills = 0;
         let volume = self.make(Kill::Between)?;
         let requests = [volume.staging.is_some(), true];
@@ -100,6 +100,39 @@ impl Rig {
         }
         self.end(&volume, Kill::Between)?;
         Ok(false)
+    }
+
+    /// A DeleteVolume that is killed and not repeated, and then a CreateVolume of the same name: it must make a volume
+    /// that can be used and has nothing of the old one in it. Answers whether the call was killed.
+    pub(crate) fn made_anew(&mut self, nth: Nth) -> Result<bool> {
+        self.kills = 0;
+        let old = self.make(Kill::Between)?;
+        self.bring(&old)?;
+        self.write(&old)?;
+        self.client.node_unpublish_volume(old.unpublish())?;
+        if old.staging.is_some() {
+            self.client.node_unstage_volume(old.unstage())?;
+        }
+        let killed = self.killed_in(nth, |client| client.delete_volume(old.delete()))?.is_none();
+        let volume = self.make(Kill::Between)?;
+        self.bring(&volume)?;
+        let survived = self.read(&old).is_ok();
+        ensure!(
+            survived == (volume.id() == old.id()),
+            "the volume {} has the data of {}: {survived}",
+            volume.id(),
+            old.id()
+        );
+        self.end(&volume, Kill::Between)?;
+        Ok(killed)
+    }
+
+    fn bring(&self, volume: &Volume) -> Result<()> {
+        if volume.staging.is_some() {
+            self.client.node_stage_volume(volume.stage()).context("cannot stage")?;
+        }
+        self.client.node_publish_volume(volume.publish()).context("cannot publish")?;
+        Ok(())
     }
 
     fn end(&mut self, volume: &Volume, kill: Kill) -> Result<()> {
@@ -150,7 +183,7 @@ impl Rig {
 
     /// Calls once while each thread and program is killed at its N-th system call; brings the host back where it was.
     /// `None` where there was no answer.
-    fn killed_in<T>(&mut self, nth: usize, call: impl Fn(&Client) -> Result<T, Status>) -> Result<Option<T>> {
+    fn killed_in<T>(&mut self, nth: Nth, call: impl Fn(&Client) -> Result<T, Status>) -> Result<Option<T>> {
         let killer = Killer::attach(self.host.pid()?, nth)?;
         let answer = call(&self.client);
         killer.detach()?;
