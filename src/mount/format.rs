@@ -92,7 +92,7 @@ pub(super) fn format(
     intent: &Intent,
     again: bool,
 ) -> Result<FileSystem> {
-    let command = command(cx, fs_type, source.reads_zero, again)?.arg(&source.path).timeout(TIMEOUT);
+    let command = command(cx, fs_type, source.reads_zero, again)?.arg(&source.path).timeout(TIMEOUT).dies_with_host();
     if !again {
         intent.write(&source.identity)?;
     }

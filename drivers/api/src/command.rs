@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
+mod parent;
+
 /// A program that a driver or the mount engine runs. Each is a constant, looked for at start by `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tool {
@@ -29,7 +31,13 @@ impl Tool {
 
     /// The start of a command line of this program.
     pub fn command(&self) -> Command {
-        Command { tool: *self, arguments: Vec::new(), timeout: Duration::from_secs(120), input: None }
+        Command {
+            tool: *self,
+            arguments: Vec::new(),
+            timeout: Duration::from_secs(120),
+            input: None,
+            outlives_host: true,
+        }
     }
 }
 
@@ -46,6 +54,7 @@ pub struct Command {
     arguments: Vec<OsString>,
     timeout: Duration,
     input: Option<Vec<u8>>,
+    outlives_host: bool,
 }
 
 /// Never shows what is written to the standard input: secrets go there.
@@ -81,6 +90,14 @@ impl Command {
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = Some(input.into());
+        self
+    }
+
+    /// Kills the program where this process is killed: for one that may be cut off anywhere and is then run again, and
+    /// that the next process must not find at work.
+    #[must_use]
+    pub fn dies_with_host(mut self) -> Self {
+        self.outlives_host = false;
         self
     }
 
@@ -148,7 +165,8 @@ impl Commands for System {
             ))
         })?;
         let failed = |what: &str, error| Error::io(format!("cannot {what} {}", command.tool.program), error);
-        let mut child = Process::new(program)
+        let mut process = Process::new(program);
+        process
             .args(&command.arguments)
             .env_clear()
             .env("PATH", search_path())
@@ -157,9 +175,11 @@ impl Commands for System {
             .process_group(0)
             .stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed("start", error))?;
+            .stderr(Stdio::piped());
+        if !command.outlives_host {
+            parent::die_with_this_thread(&mut process);
+        }
+        let mut child = process.spawn().map_err(|error| failed("start", error))?;
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         let feeder = feed(&mut child, command.input.clone());
