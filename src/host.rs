@@ -27,6 +27,9 @@ use backend::Slot;
 pub use privileges::drop_privileges;
 pub use status::Status;
 
+/// How long the answers of what has ended may be on their way when the host stops.
+const ANSWERS: Duration = Duration::from_secs(2);
+
 /// The runtime that a host runs in: two threads that only move messages, since whatever may block runs on the threads
 /// of a backend.
 ///
@@ -40,6 +43,8 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 pub struct Host {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// One for each plugin, which ends by itself once its last answer is on its way.
+    serving: JoinSet<()>,
     operations: Operations,
     drain: Duration,
     status: Arc<Status>,
@@ -70,7 +75,7 @@ impl Host {
         let status = Arc::new(Status::new(&slots, &config.plugins));
         gauges::register(telemetry.metrics(), &operations, &slots);
         let (stop, stopping) = watch::channel(false);
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut serving) = (JoinSet::new(), JoinSet::new());
         if let Some(address) = config.telemetry {
             tasks.spawn(Endpoint::bind(address, telemetry.metrics().clone(), status.clone()).await?.serve());
         }
@@ -81,7 +86,7 @@ impl Host {
         }
         for (index, plugin) in config.plugins.iter().enumerate() {
             let slots = plugin.backends.iter().filter_map(|index| slots.get(*index).cloned()).collect();
-            let serving = plugin::Serving {
+            let plugin = plugin::Serving {
                 name: plugin.csi_name.clone(),
                 socket: plugin.socket.clone(),
                 slots,
@@ -92,9 +97,9 @@ impl Host {
                 stopping: stopping.clone(),
                 drain: config.drain,
             };
-            tasks.spawn(serving.run());
+            serving.spawn(plugin.run());
         }
-        Ok(Self { stop, tasks, operations, drain: config.drain, status, _lock: lock })
+        Ok(Self { stop, tasks, serving, operations, drain: config.drain, status, _lock: lock })
     }
 
     /// What is up and what is not.
@@ -107,7 +112,11 @@ impl Host {
     pub async fn stop(mut self) -> Vec<Running> {
         self.stop.send_replace(true);
         let running = self.operations.drain(self.drain).await;
-        // The sockets are gone already; what waits for a client is not waited for.
+        // What has ended is answered yet; a read that hangs is not waited for.
+        let answers = async { while self.serving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(ANSWERS.min(self.drain), answers).await;
+        self.serving.abort_all();
+        while self.serving.join_next().await.is_some() {}
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         running
