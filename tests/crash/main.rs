@@ -5,6 +5,7 @@
 
 mod killer;
 mod life;
+mod stop;
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1::VolumeCapability;
