@@ -88,6 +88,8 @@ calls! {
         controller_unpublish_volume: ControllerUnpublishVolumeRequest -> ControllerUnpublishVolumeResponse,
         validate_volume_capabilities: ValidateVolumeCapabilitiesRequest -> ValidateVolumeCapabilitiesResponse,
         list_volumes: ListVolumesRequest -> ListVolumesResponse,
+        controller_list_volume_health: ControllerListVolumeHealthRequest -> ControllerListVolumeHealthResponse,
+        controller_get_volume_health: ControllerGetVolumeHealthRequest -> ControllerGetVolumeHealthResponse,
         get_capacity: GetCapacityRequest -> GetCapacityResponse,
         controller_get_capabilities: ControllerGetCapabilitiesRequest -> ControllerGetCapabilitiesResponse,
         create_snapshot: CreateSnapshotRequest -> CreateSnapshotResponse,

@@ -7,6 +7,7 @@
 mod calls;
 mod client;
 mod host;
+mod http;
 mod mounts;
 mod need;
 mod process;
@@ -19,6 +20,7 @@ mod wait;
 pub use calls::Client;
 pub use client::connect;
 pub use host::Host;
+pub use http::get;
 pub use mounts::{loop_devices_beneath, mounts_beneath};
 pub use need::{Need, can_run};
 pub use process::run_within;
