@@ -1,0 +1,176 @@
+//! Where a volume is staged and published, and what may be in the way there.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use dunnage_test_common::{block, mount, mounts_beneath};
+use rustix::mount::{MountFlags, UnmountFlags};
+use tonic::Code;
+
+use crate::{bring, is, rig, take};
+
+fn tmpfs(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)?;
+    Ok(rustix::mount::mount("foreign", path, "tmpfs", MountFlags::empty(), c"size=1m")?)
+}
+
+#[test]
+fn a_file_at_the_target_is_refused_and_left() -> Result<()> {
+    let Some(rig) = rig("a_file_at_the_target_is_refused_and_left")? else { return Ok(()) };
+    for client in [&rig.files, &rig.disks] {
+        let volume = rig.volume(client, "a", mount())?;
+        fs::create_dir_all(volume.target.parent().unwrap())?;
+        fs::write(&volume.target, "mine")?;
+        if volume.staging.is_some() {
+            client.node_stage_volume(volume.stage())?;
+        }
+        let message = is("a file", client.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+        ensure!(message.contains(volume.target.to_str().unwrap()), "{message}");
+        client.node_unpublish_volume(volume.unpublish())?;
+        assert_eq!(fs::read_to_string(&volume.target)?, "mine");
+        fs::remove_file(&volume.target)?;
+        // A folder above that is a file is as much in the way.
+        fs::write(volume.target.with_file_name("file"), "")?;
+        let mut below = volume.clone();
+        below.target = volume.target.with_file_name("file").join("below");
+        is("below a file", client.node_publish_volume(below.publish()), Code::FailedPrecondition)?;
+        fs::remove_file(volume.target.with_file_name("file"))?;
+        client.node_publish_volume(volume.publish())?;
+        take(client, &volume)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_symlink_at_the_target_is_not_followed() -> Result<()> {
+    let Some(rig) = rig("a_symlink_at_the_target_is_not_followed")? else { return Ok(()) };
+    let elsewhere = rig.host.setup().scratch().folder("elsewhere")?;
+    for (client, capability) in [(&rig.files, mount()), (&rig.disks, mount())] {
+        let volume = rig.volume(client, "a", capability)?;
+        fs::create_dir_all(volume.target.parent().unwrap())?;
+        std::os::unix::fs::symlink(&elsewhere, &volume.target)?;
+        if volume.staging.is_some() {
+            client.node_stage_volume(volume.stage())?;
+        }
+        is("a link", client.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+        ensure!(mounts_beneath(&elsewhere)?.is_empty(), "the link was followed");
+        fs::remove_file(&volume.target)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_staging_path_that_is_not_mounted_is_mended_with_the_same_data_or_refused() -> Result<()> {
+    let Some(rig) = rig("a_staging_path_that_is_not_mounted_is_mended_with_the_same_data_or_refused")? else {
+        return Ok(());
+    };
+    let volume = rig.volume(&rig.disks, "a", mount())?;
+    let message = is("never staged", rig.disks.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+    ensure!(message.contains("stage"), "{message}");
+    bring(&rig.disks, &volume)?;
+    fs::write(volume.target.join("data"), "data")?;
+    rig.disks.node_unpublish_volume(volume.unpublish())?;
+    // What a program of somebody else's, or a restart of the kubelet's host, does.
+    rustix::mount::unmount(volume.staging.as_ref().unwrap(), UnmountFlags::empty())?;
+    rig.disks.node_publish_volume(volume.publish())?;
+    assert_eq!(fs::read_to_string(volume.target.join("data"))?, "data");
+    ensure!(mounts_beneath(volume.staging.as_ref().unwrap())?.len() == 1, "not staged, or twice");
+    take(&rig.disks, &volume)?;
+    is("unstaged", rig.disks.node_publish_volume(volume.publish()), Code::FailedPrecondition).map(drop)
+}
+
+#[test]
+fn a_foreign_mount_at_the_staging_path_is_never_published() -> Result<()> {
+    let Some(rig) = rig("a_foreign_mount_at_the_staging_path_is_never_published")? else { return Ok(()) };
+    let volume = rig.volume(&rig.disks, "a", mount())?;
+    let staging = volume.staging.clone().unwrap();
+    tmpfs(&staging)?;
+    is("stage", rig.disks.node_stage_volume(volume.stage()), Code::FailedPrecondition)?;
+    is("publish", rig.disks.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+    rustix::mount::unmount(&staging, UnmountFlags::empty())?;
+    rig.disks.node_stage_volume(volume.stage())?;
+    // One that came over it later.
+    tmpfs(&staging)?;
+    is("publish", rig.disks.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+    is("unstage", rig.disks.node_unstage_volume(volume.unstage()), Code::FailedPrecondition)?;
+    rustix::mount::unmount(&staging, UnmountFlags::empty())?;
+    rig.disks.node_publish_volume(volume.publish())?;
+    take(&rig.disks, &volume)
+}
+
+#[test]
+fn a_foreign_mount_at_the_target_is_refused_and_left() -> Result<()> {
+    let Some(rig) = rig("a_foreign_mount_at_the_target_is_refused_and_left")? else { return Ok(()) };
+    for client in [&rig.files, &rig.disks] {
+        let volume = rig.volume(client, "a", mount())?;
+        if volume.staging.is_some() {
+            client.node_stage_volume(volume.stage())?;
+        }
+        tmpfs(&volume.target)?;
+        fs::write(volume.target.join("mine"), "")?;
+        let message = is("publish", client.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+        ensure!(message.contains(volume.target.to_str().unwrap()), "{message}");
+        is("unpublish", client.node_unpublish_volume(volume.unpublish()), Code::FailedPrecondition)?;
+        ensure!(volume.target.join("mine").exists(), "what was somebody else's is gone");
+        rustix::mount::unmount(&volume.target, UnmountFlags::empty())?;
+        client.node_publish_volume(volume.publish())?;
+        take(client, &volume)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_retried_publish_never_stacks_a_mount() -> Result<()> {
+    let Some(rig) = rig("a_retried_publish_never_stacks_a_mount")? else { return Ok(()) };
+    for (name, client, capability) in
+        [("dir", &rig.files, mount()), ("image", &rig.disks, mount()), ("block", &rig.disks, block())]
+    {
+        let volume = rig.volume(client, name, capability)?;
+        for _ in 0..3 {
+            bring(client, &volume)?;
+        }
+        ensure!(mounts_beneath(&volume.target)?.len() == 1, "{:?}", mounts_beneath(&volume.target)?);
+        take(client, &volume)?;
+        ensure!(mounts_beneath(volume.target.parent().unwrap())?.is_empty(), "something stays mounted");
+    }
+    Ok(())
+}
+
+#[test]
+fn missing_parents_are_made_and_what_was_made_goes() -> Result<()> {
+    let Some(rig) = rig("missing_parents_are_made_and_what_was_made_goes")? else { return Ok(()) };
+    for client in [&rig.files, &rig.disks] {
+        let mut volume = rig.volume(client, "a", mount())?;
+        volume.target = volume.target.join("many/folders/deep/target");
+        volume.staging = volume.staging.map(|path| path.join("as/deep"));
+        bring(client, &volume)?;
+        take(client, &volume)?;
+        ensure!(!volume.target.exists() && volume.target.parent().unwrap().exists(), "the target itself goes");
+    }
+    Ok(())
+}
+
+#[test]
+fn data_survives_every_way_to_and_from_the_node() -> Result<()> {
+    let Some(rig) = rig("data_survives_every_way_to_and_from_the_node")? else { return Ok(()) };
+    for (name, client, capability) in [
+        ("dir", &rig.files, mount()),
+        ("ext4", &rig.disks, mount()),
+        ("btrfs", &rig.disks, dunnage_test_common::filesystem("btrfs")),
+    ] {
+        let volume = rig.sized(client, name, capability, 128 << 20)?;
+        bring(client, &volume)?;
+        fs::write(volume.target.join("data"), "data")?;
+        for _ in 0..2 {
+            take(client, &volume)?;
+            bring(client, &volume)?;
+            assert_eq!(fs::read_to_string(volume.target.join("data"))?, "data");
+        }
+        client.node_unpublish_volume(volume.unpublish())?;
+        client.node_publish_volume(volume.publish())?;
+        assert_eq!(fs::read_to_string(volume.target.join("data"))?, "data");
+        take(client, &volume)?;
+    }
+    Ok(())
+}
