@@ -6,6 +6,7 @@
 
 mod calls;
 mod client;
+mod disk;
 mod host;
 mod http;
 mod mounts;
@@ -19,6 +20,7 @@ mod wait;
 
 pub use calls::Client;
 pub use client::connect;
+pub use disk::{Frozen, mount_disk};
 pub use host::Host;
 pub use http::get;
 pub use mounts::{loop_devices_beneath, mounts_beneath};

@@ -12,7 +12,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("xfsprogs", &["mkfs.xfs", "xfs_repair", "xfs_growfs"]),
     ("btrfs-progs", &["mkfs.btrfs", "btrfs"]),
     ("mount", &["mount", "umount", "losetup"]),
-    ("util-linux", &["unshare"]),
+    ("util-linux", &["unshare", "fsfreeze"]),
+    ("strace", &["strace"]),
 ];
 
 /// Installs what is missing.
