@@ -36,7 +36,7 @@ fn calls(client: &dunnage_test_common::Client, pods: &Path) -> Result<Vec<Status
         secrets: secrets(),
         ..Default::default()
     };
-    let health = csi::NodeGetStorageHealthRequest { secrets: secrets(), ..Default::default() };
+    let health = csi::NodeGetStorageHealthRequest { secrets: secrets() };
     let delete = csi::DeleteVolumeRequest { secrets: secrets(), ..volume.delete() };
     let mut errors = Vec::new();
     errors.extend(client.node_publish_volume(publish.clone()).err());
