@@ -119,7 +119,7 @@ impl PhaseReport {
             workers,
             done: phase.done,
             failures: phase.samples.failures(),
-            messages: phase.samples.messages().to_vec(),
+            messages: phase.samples.messages().map(str::to_owned).collect(),
             seconds,
             per_second: if seconds > 0.0 { phase.done as f64 / seconds } else { 0.0 },
             rss_before: memory.map(|memory| memory.before),

@@ -22,7 +22,8 @@ pub fn percentile(sorted: &[Duration], q: f64) -> Duration {
 pub struct Samples {
     times: BTreeMap<&'static str, Vec<Duration>>,
     failures: usize,
-    messages: Vec<String>,
+    /// Each with what it is known again by: messages that differ in an id or in a path alone are one.
+    messages: Vec<(String, String)>,
 }
 
 impl Samples {
@@ -42,14 +43,18 @@ impl Samples {
         self.times.entry(what).or_default().push(time);
     }
 
-    /// Counts a failure, and keeps its message if it is one of the first of its wording.
+    /// Counts a failure, and keeps its message if it is the first of its call and code.
     pub fn fail(&mut self, error: &Error) {
         self.failures += 1;
-        self.keep_message(error.to_string());
+        let kind = match error {
+            Error::Rpc { rpc, code, .. } => format!("{rpc} {code:?}"),
+            error => error.to_string(),
+        };
+        self.keep_message((kind, error.to_string()));
     }
 
-    fn keep_message(&mut self, message: String) {
-        if self.messages.len() < MESSAGES && !self.messages.contains(&message) {
+    fn keep_message(&mut self, message: (String, String)) {
+        if self.messages.len() < MESSAGES && !self.messages.iter().any(|(kind, _)| *kind == message.0) {
             self.messages.push(message);
         }
     }
@@ -75,8 +80,8 @@ impl Samples {
     }
 
     /// The first few messages of failures.
-    pub fn messages(&self) -> &[String] {
-        &self.messages
+    pub fn messages(&self) -> impl Iterator<Item = &str> {
+        self.messages.iter().map(|(_, message)| message.as_str())
     }
 }
 
@@ -106,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn merging_keeps_every_time_and_each_wording_once() {
+    fn merging_keeps_every_time_and_each_kind_of_failure_once() {
         let failure = Error::Answer { rpc: "CreateVolume", what: "no volume".to_owned() };
         let mut all = Samples::default();
         for worker in 0..3 {
@@ -115,7 +120,7 @@ mod tests {
             samples.fail(&failure);
             all.merge(samples);
         }
-        assert_eq!((all.failures(), all.messages().len()), (3, 1));
+        assert_eq!((all.failures(), all.messages().count()), (3, 1));
         assert_eq!(all.sorted()["CreateVolume"], millis([1, 2, 3]));
     }
 }
