@@ -54,12 +54,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of this path, or `None` where its folder does not exist.
+    /// The place of this path, or `None` where nothing can be: its folder does not exist, or is no folder.
     pub(super) fn find(path: &Path) -> Result<Option<Self>> {
         let (above, name) = split(path)?;
         match open_folder(above) {
             Ok(folder) => Ok(Some(Self { folder, name, path: path.into() })),
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(folder_error(above, error)),
         }
     }

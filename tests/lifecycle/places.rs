@@ -34,7 +34,10 @@ fn a_file_at_the_target_is_refused_and_left() -> Result<()> {
         fs::write(volume.target.with_file_name("file"), "")?;
         let mut below = volume.clone();
         below.target = volume.target.with_file_name("file").join("below");
+        below.staging = volume.staging.is_some().then(|| below.target.with_file_name("staging"));
         is("below a file", client.node_publish_volume(below.publish()), Code::FailedPrecondition)?;
+        // Nothing can be there, so there is nothing to take away.
+        take(client, &below)?;
         fs::remove_file(volume.target.with_file_name("file"))?;
         client.node_publish_volume(volume.publish())?;
         take(client, &volume)?;
