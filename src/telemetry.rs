@@ -13,7 +13,7 @@ pub use self::commands::Measured;
 pub use self::endpoint::{BackendHealth, Endpoint, Health};
 pub use self::layer::{Observe, Observed};
 pub use self::logs::{LogFormat, init};
-pub use self::metrics::{Metrics, Sample};
+pub use self::metrics::{Metrics, Sample, Waits};
 use self::repeats::Repeats;
 
 mod call;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::config::BackendConfig;
 use crate::operations::{Deadline, Failure, Workers, WorkersOptions};
 use crate::registry::ServedBackend;
-use crate::telemetry::{Measured, Metrics};
+use crate::telemetry::{Measured, Metrics, Waits};
 
 /// How soon a backend that did not open is tried again; twice as long each time.
 const SOON: Duration = Duration::from_secs(1);
@@ -108,11 +108,12 @@ pub(super) async fn keep_open(slot: Slot, node: NodeName, metrics: Metrics) {
     if matches!(slot.state(), State::Elsewhere) {
         return;
     }
-    let commands = Arc::new(Measured::new(System, metrics, slot.config.name.as_str()));
+    let commands = Arc::new(Measured::new(System, metrics.clone(), slot.config.name.as_str()));
     let opening = Opening::new(slot.config.name.clone(), node, commands);
+    let waits = metrics.waits(slot.config.name.as_str());
     let mut pause = SOON;
     let backend = loop {
-        match open(&slot.config, &opening).await {
+        match open(&slot.config, &opening, &waits).await {
             Ok(backend) => break Arc::new(backend),
             Err(failure) => slot.closed(failure.report()),
         }
@@ -133,7 +134,7 @@ pub(super) async fn keep_open(slot: Slot, node: NodeName, metrics: Metrics) {
     }
 }
 
-async fn open(config: &BackendConfig, opening: &Opening) -> Result<ServedBackend, Failure> {
+async fn open(config: &BackendConfig, opening: &Opening, waits: &Waits) -> Result<ServedBackend, Failure> {
     let options = WorkersOptions {
         threads: config.workers.threads.get().into(),
         total: config.workers.total.get().into(),
@@ -155,6 +156,7 @@ async fn open(config: &BackendConfig, opening: &Opening) -> Result<ServedBackend
         workers,
         ephemeral: config.ephemeral.clone(),
         commands: opening.commands.clone(),
+        waits: waits.clone(),
     })
 }
 

@@ -20,6 +20,15 @@ pub(super) fn register(metrics: &Metrics, operations: &Operations, slots: &[Slot
         vec![Sample::new(table.count().busy as f64)]
     });
     volumes(metrics, slots);
+    let refusing = slots.to_vec();
+    metrics.counter(
+        "backend_refused",
+        "Calls that were refused, since threads of their backend are stuck.",
+        move || {
+            let open = refusing.iter().filter_map(Slot::open);
+            open.map(|one| Sample::new(one.workers.count().refused as f64).with("backend", one.name.as_str())).collect()
+        },
+    );
     let slots = slots.to_vec();
     metrics.gauge("backend_threads", "Threads of a backend: at work or idle, stuck, and calls that wait.", move || {
         let of = |slot: &Slot| {

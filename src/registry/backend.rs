@@ -1,6 +1,7 @@
 //! An opened backend with the threads its calls run on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use dunnage_driver_api::{
     Access, Backend, BackendName, Commands, Error, ErrorKind, Node, Parameters, Reach, Result, Staging, Volume,
@@ -8,7 +9,8 @@ use dunnage_driver_api::{
 };
 
 use crate::config::Ephemeral;
-use crate::operations::{Key, Workers};
+use crate::operations::{Failure, Key, Workers};
+use crate::telemetry::Waits;
 
 /// An opened backend with the threads its calls run on.
 pub struct ServedBackend {
@@ -22,9 +24,28 @@ pub struct ServedBackend {
     pub ephemeral: Option<Ephemeral>,
     /// Runs programs for it.
     pub commands: Arc<dyn Commands>,
+    /// How long its calls waited.
+    pub waits: Waits,
 }
 
 impl ServedBackend {
+    /// Runs `work` on the threads of this backend, as [`Workers::run`] does, and counts how long it waited for that.
+    ///
+    /// # Errors
+    /// As [`Workers::run`].
+    pub async fn run<T: Send + 'static>(
+        &self,
+        volume: Option<VolumeKey>,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (waits, asked) = (self.waits.clone(), Instant::now());
+        let measured = move || {
+            waits.ended(asked.elapsed());
+            work()
+        };
+        self.workers.run(volume, measured).await
+    }
+
     /// What the table of operations knows a volume of this backend by.
     pub fn key(&self, volume: &VolumeKey) -> Key {
         Key::volume(self.backend.instance.clone(), volume.clone())

@@ -86,7 +86,7 @@ impl Shared {
             (self.clone(), Self::context(&backend, &call, Instant::now() + WORK), volume.clone());
         let operation = async move {
             let served = backend.clone();
-            backend.workers.run(Some(volume), move || work(&shared, &served, &cx)).await
+            backend.run(Some(volume), move || work(&shared, &served, &cx)).await
         };
         self.operations
             .run([key], Operation::of(call.rpc, fields), call.deadline, operation)
@@ -107,7 +107,7 @@ impl Shared {
             (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned());
         let reading = async move {
             let served = backend.clone();
-            backend.workers.run(volume, move || work(&shared, &served, &cx)).await
+            backend.run(volume, move || work(&shared, &served, &cx)).await
         };
         call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(&failure))
     }

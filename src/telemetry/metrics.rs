@@ -65,6 +65,17 @@ pub struct Metrics {
     commands: Durations<CommandLabels>,
 }
 
+/// How long the calls of one backend waited until they were worked on.
+#[derive(Debug, Clone)]
+pub struct Waits(Histogram);
+
+impl Waits {
+    /// Counts a call that waited for an earlier one of its volume, or for a thread.
+    pub fn ended(&self, wait: Duration) {
+        self.0.observe(wait.as_secs_f64());
+    }
+}
+
 impl Metrics {
     pub(super) fn new() -> Self {
         let (calls, waits, commands) = (durations(), durations(), durations());
@@ -76,14 +87,19 @@ impl Metrics {
         let seconds = || Unit::Seconds;
         own.register_with_unit("rpc_duration", "Time to answer a call", seconds(), calls.clone());
         own.register("rpcs_running", "Calls that wait for their answer", running.clone());
-        own.register_with_unit("operation_wait", "Time that work waited to start", seconds(), waits.clone());
+        own.register_with_unit(
+            "operation_wait",
+            "Time that a call waited for its volume and a thread",
+            seconds(),
+            waits.clone(),
+        );
         own.register_with_unit("command_duration", "Time that a program ran", seconds(), commands.clone());
         Self { registry: Arc::new(Mutex::new(registry)), calls, running, waits, commands }
     }
 
-    /// Measures how long an operation waited for its lock or its thread before it started.
-    pub fn operation_waited(&self, backend: &str, wait: Duration) {
-        self.waits.get_or_create(&BackendLabels { backend: backend.into() }).observe(wait.as_secs_f64());
+    /// Where the waits of a backend's calls are counted.
+    pub fn waits(&self, backend: &str) -> Waits {
+        Waits(self.waits.get_or_create_owned(&BackendLabels { backend: backend.into() }))
     }
 
     /// Registers values that are read at each scrape, as gauges named `dunnage_<name>`.

@@ -190,7 +190,7 @@ fn metrics_are_text_that_a_scraper_reads() {
     let command = Tool { program: "mkfs.ext4", package: "e2fsprogs" }.command();
     Measured::new(Ends(0), metrics.clone(), "disks").run(&command).unwrap();
     Measured::new(Ends(256), metrics.clone(), "disks").run(&command).unwrap();
-    metrics.operation_waited("disks", Duration::from_millis(3));
+    metrics.waits("disks").ended(Duration::from_millis(3));
     metrics.gauge("volumes", "Volumes", || vec![Sample::new(3.0).with("backend", "di\"sks")]);
     metrics.counter("joins", "Joined calls", || vec![Sample::new(2.0)]);
     let text = metrics.encode().unwrap();
