@@ -19,4 +19,4 @@ pub use failure::{Failure, Refused};
 pub use key::Key;
 pub use request::Request;
 pub use table::{Operations, OperationsCount, Running};
-pub use workers::{Workers, WorkersCount, WorkersOptions};
+pub use workers::{Lane, Workers, WorkersCount, WorkersOptions};

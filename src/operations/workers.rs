@@ -36,12 +36,31 @@ impl Default for WorkersOptions {
     }
 }
 
+/// Calls that run one after the other. Those that read a volume never wait for those that change it, nor the other way
+/// round: a volume whose statistics hang must still be taken away, which may be the only thing that frees them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// The calls that change a volume.
+    Changes(VolumeKey),
+    /// The calls that only read it.
+    Reads(VolumeKey),
+}
+
+impl Lane {
+    /// Whose calls they are.
+    pub fn volume(&self) -> &VolumeKey {
+        match self {
+            Self::Changes(volume) | Self::Reads(volume) => volume,
+        }
+    }
+}
+
 /// The threads of one backend: started as they are needed, at most so many, and nobody else's.
 ///
 /// A thread that is in one call for longer than [`stuck_after`](WorkersOptions::stuck_after) is stuck: another one takes
-/// its place, and it works on for this backend if it ever comes back. The calls of one volume run one at a time, so
-/// that a volume never has more than one stuck thread; those behind it are refused. Calls for no volume run side by
-/// side, and are refused while one of them is stuck: what asks a dead store every minute must not use the threads up.
+/// its place, and it works on for this backend if it ever comes back. The calls of one [`Lane`] run one at a time, so
+/// that a volume never has more than one stuck thread that changes it and one that reads it; those behind it are
+/// refused. Calls for no volume run side by side, and are refused while one of them is stuck: what asks a dead store every minute must not use the threads up.
 /// When all the threads that there may be are stuck, every call is refused.
 pub struct Workers(Arc<Shared>);
 
@@ -58,18 +77,18 @@ impl Workers {
         Self(Arc::new(Shared { backend, pool, work: Condvar::new() }))
     }
 
-    /// Runs `work` on a thread of this backend, for `volume` if it is for one, and waits for what it gives. If this
+    /// Runs `work` on a thread of this backend, in the lane of its volume if it is for one, and waits for what it gives. If this
     /// future is dropped before a thread has taken the work up, it is never run; after that it runs to its end.
     ///
     /// # Errors
     /// [`Failure::Refused`] where the work was not started, an internal error where it panicked, else its own error.
     pub async fn run<T: Send + 'static>(
         &self,
-        volume: Option<VolumeKey>,
+        lane: Option<Lane>,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Failure> {
         let (task, answer) = Task::new(work);
-        self.0.submit(volume, Box::new(task))?;
+        self.0.submit(lane, Box::new(task))?;
         // A task always answers; without a sender the pool itself has gone, and that is dropped after this future.
         answer.await.unwrap_or_else(|oneshot::error::RecvError { .. }| {
             Err(Error::internal(format!("a call on the threads of backend {} was lost", self.0.backend)).into())
@@ -95,9 +114,9 @@ impl Shared {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(self: &Arc<Self>, volume: Option<VolumeKey>, job: Box<dyn job::Job>) -> Result<(), Failure> {
+    fn submit(self: &Arc<Self>, lane: Option<Lane>, job: Box<dyn job::Job>) -> Result<(), Failure> {
         let mut pool = self.lock();
-        pool.admit(volume, job)?;
+        pool.admit(lane, job)?;
         let watch = pool.start_watch();
         self.staff(pool);
         if watch {
@@ -123,8 +142,8 @@ impl Shared {
     /// Writes off the threads that are stuck by now; gives when to look again, or `None` where nothing is at work.
     fn sweep(self: &Arc<Self>) -> Option<Instant> {
         let swept = self.lock().sweep(Instant::now());
-        for (volume, seconds) in swept.stuck {
-            let (backend, volume) = (self.backend.as_str(), volume.as_ref().map(VolumeKey::as_str));
+        for (lane, seconds) in swept.stuck {
+            let (backend, volume) = (self.backend.as_str(), lane.as_ref().map(|lane| lane.volume().as_str()));
             tracing::warn!(backend, volume, seconds, "a call hangs: its thread is written off until it comes back");
         }
         swept.refused.into_iter().for_each(job::Rejected::answer);

@@ -9,7 +9,7 @@ use dunnage_driver_api::{
 };
 
 use crate::config::Ephemeral;
-use crate::operations::{Failure, Key, Workers};
+use crate::operations::{Failure, Key, Lane, Workers};
 use crate::telemetry::Waits;
 
 /// An opened backend with the threads its calls run on.
@@ -35,7 +35,7 @@ impl ServedBackend {
     /// As [`Workers::run`].
     pub async fn run<T: Send + 'static>(
         &self,
-        volume: Option<VolumeKey>,
+        lane: Option<Lane>,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let (waits, asked) = (self.waits.clone(), Instant::now());
@@ -43,7 +43,7 @@ impl ServedBackend {
             waits.ended(asked.elapsed());
             work()
         };
-        self.workers.run(volume, measured).await
+        self.workers.run(lane, measured).await
     }
 
     /// What the table of operations knows a volume of this backend by.

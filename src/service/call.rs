@@ -8,7 +8,7 @@ use dunnage_driver_api::{Context, Error, Result, Secrets, VolumeKey};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
-use crate::operations::{Deadline, Key, Request as Operation};
+use crate::operations::{Deadline, Key, Lane, Request as Operation};
 use crate::registry::ServedBackend;
 use crate::status;
 use crate::telemetry::{self, Field};
@@ -86,7 +86,7 @@ impl Shared {
             (self.clone(), Self::context(&backend, &call, Instant::now() + WORK), volume.clone());
         let operation = async move {
             let served = backend.clone();
-            backend.run(Some(volume), move || work(&shared, &served, &cx)).await
+            backend.run(Some(Lane::Changes(volume)), move || work(&shared, &served, &cx)).await
         };
         self.operations
             .run([key], Operation::of(call.rpc, fields), call.deadline, operation)
@@ -103,11 +103,11 @@ impl Shared {
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
-        let (shared, cx, volume) =
-            (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned());
+        let (shared, cx, lane) =
+            (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned().map(Lane::Reads));
         let reading = async move {
             let served = backend.clone();
-            backend.run(volume, move || work(&shared, &served, &cx)).await
+            backend.run(lane, move || work(&shared, &served, &cx)).await
         };
         call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(&failure))
     }

@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::{BackendName, VolumeKey};
+use dunnage_driver_api::BackendName;
 
-use super::WorkersOptions;
 use super::job::{Job, Rejected};
+use super::{Lane, WorkersOptions};
 use crate::operations::Refused;
 
 /// How the threads of a backend are used.
@@ -41,19 +41,19 @@ pub(super) struct Left {
 /// What was found stuck.
 #[derive(Default)]
 pub(super) struct Swept {
-    pub(super) stuck: Vec<(Option<VolumeKey>, f64)>,
+    pub(super) stuck: Vec<(Option<Lane>, f64)>,
     pub(super) refused: Vec<Rejected>,
     /// How many threads may have to be started in place of those.
     pub(super) places: usize,
     pub(super) next: Option<Instant>,
 }
 
-/// Every volume with a call that is ready or running has a lane; `live + stuck` is never above the total.
+/// Every lane with a call that is ready or running is in `lanes`; `live + stuck` is never above the total.
 pub(super) struct Pool {
     backend: BackendName,
     options: WorkersOptions,
     ready: VecDeque<Ready>,
-    lanes: HashMap<VolumeKey, Lane>,
+    lanes: HashMap<Lane, Behind>,
     busy: HashMap<u64, Busy>,
     next_place: u64,
     idle: usize,
@@ -65,19 +65,19 @@ pub(super) struct Pool {
 }
 
 struct Ready {
-    volume: Option<VolumeKey>,
+    lane: Option<Lane>,
     job: Box<dyn Job>,
 }
 
-/// The calls of one volume behind the one that is ready or running.
+/// The calls of one lane behind the one that is ready or running.
 #[derive(Default)]
-struct Lane {
+struct Behind {
     waiting: VecDeque<Box<dyn Job>>,
     stuck_since: Option<Instant>,
 }
 
 struct Busy {
-    volume: Option<VolumeKey>,
+    lane: Option<Lane>,
     since: Instant,
     stuck: bool,
 }
@@ -103,26 +103,26 @@ impl Pool {
     }
 
     /// Lets a call in, or says why not.
-    pub(super) fn admit(&mut self, volume: Option<VolumeKey>, job: Box<dyn Job>) -> Result<(), Refused> {
+    pub(super) fn admit(&mut self, lane: Option<Lane>, job: Box<dyn Job>) -> Result<(), Refused> {
         if self.room() == 0 {
             self.refused += 1;
             return Err(self.all_stuck());
         }
-        if let Some(volume) = &volume {
-            if let Some(lane) = self.lanes.get_mut(volume) {
-                let Some(since) = lane.stuck_since else {
-                    lane.waiting.push_back(job);
+        if let Some(lane) = &lane {
+            if let Some(behind) = self.lanes.get_mut(lane) {
+                let Some(since) = behind.stuck_since else {
+                    behind.waiting.push_back(job);
                     return Ok(());
                 };
                 self.refused += 1;
-                return Err(volume_stuck(&self.backend, volume, since.elapsed()));
+                return Err(lane_stuck(&self.backend, lane, since.elapsed()));
             }
-            self.lanes.insert(volume.clone(), Lane::default());
-        } else if let Some(busy) = self.busy.values().find(|busy| busy.stuck && busy.volume.is_none()) {
+            self.lanes.insert(lane.clone(), Behind::default());
+        } else if let Some(busy) = self.busy.values().find(|busy| busy.stuck && busy.lane.is_none()) {
             self.refused += 1;
             return Err(store_stuck(&self.backend, busy.since.elapsed()));
         }
-        self.ready.push_back(Ready { volume, job });
+        self.ready.push_back(Ready { lane, job });
         Ok(())
     }
 
@@ -159,10 +159,10 @@ impl Pool {
             self.live -= 1;
             return Next::End;
         }
-        let Some(Ready { volume, job }) = self.ready.pop_front() else { return Next::Wait(self.options.idle) };
+        let Some(Ready { lane, job }) = self.ready.pop_front() else { return Next::Wait(self.options.idle) };
         let place = self.next_place;
         self.next_place += 1;
-        self.busy.insert(place, Busy { volume, since: now, stuck: false });
+        self.busy.insert(place, Busy { lane, since: now, stuck: false });
         Next::Job { place, job }
     }
 
@@ -178,15 +178,15 @@ impl Pool {
         !ends
     }
 
-    /// A call has ended: the next one of its volume is ready.
+    /// A call has ended: the next one of its lane is ready.
     pub(super) fn finish(&mut self, place: u64) -> Left {
-        let Some(Busy { volume, since, stuck }) = self.busy.remove(&place) else {
+        let Some(Busy { lane, since, stuck }) = self.busy.remove(&place) else {
             return Left { stays: true, was_stuck: None };
         };
-        if let Some(volume) = volume {
-            match self.lanes.get_mut(&volume).and_then(|lane| lane.waiting.pop_front()) {
-                Some(job) => self.ready.push_back(Ready { volume: Some(volume), job }),
-                None => drop(self.lanes.remove(&volume)),
+        if let Some(lane) = lane {
+            match self.lanes.get_mut(&lane).and_then(|behind| behind.waiting.pop_front()) {
+                Some(job) => self.ready.push_back(Ready { lane: Some(lane), job }),
+                None => drop(self.lanes.remove(&lane)),
             }
         }
         if !stuck {
@@ -212,18 +212,16 @@ impl Pool {
             self.live -= 1;
             self.stuck += 1;
             let stuck_for = now - busy.since;
-            swept.stuck.push((busy.volume.clone(), stuck_for.as_secs_f64()));
-            if let Some((volume, lane)) =
-                busy.volume.as_ref().and_then(|volume| Some((volume, self.lanes.get_mut(volume)?)))
-            {
-                lane.stuck_since = Some(busy.since);
-                let why = volume_stuck(&self.backend, volume, stuck_for);
-                swept.refused.extend(lane.waiting.drain(..).map(|job| Rejected { job, why: why.clone() }));
+            swept.stuck.push((busy.lane.clone(), stuck_for.as_secs_f64()));
+            if let Some((lane, behind)) = busy.lane.as_ref().and_then(|lane| Some((lane, self.lanes.get_mut(lane)?))) {
+                behind.stuck_since = Some(busy.since);
+                let why = lane_stuck(&self.backend, lane, stuck_for);
+                swept.refused.extend(behind.waiting.drain(..).map(|job| Rejected { job, why: why.clone() }));
             }
-            if busy.volume.is_none() {
+            if busy.lane.is_none() {
                 let why = store_stuck(&self.backend, stuck_for);
                 let (asking, others): (VecDeque<Ready>, _) =
-                    std::mem::take(&mut self.ready).into_iter().partition(|ready| ready.volume.is_none());
+                    std::mem::take(&mut self.ready).into_iter().partition(|ready| ready.lane.is_none());
                 self.ready = others;
                 swept.refused.extend(asking.into_iter().map(|Ready { job, .. }| Rejected { job, why: why.clone() }));
             }
@@ -244,7 +242,7 @@ impl Pool {
     }
 
     pub(super) fn count(&self) -> WorkersCount {
-        let behind: usize = self.lanes.values().map(|lane| lane.waiting.len()).sum();
+        let behind: usize = self.lanes.values().map(|behind| behind.waiting.len()).sum();
         WorkersCount { live: self.live, stuck: self.stuck, queued: self.ready.len() + behind, refused: self.refused }
     }
 
@@ -260,10 +258,10 @@ impl Pool {
     /// Takes out all that is ready and what waits behind it.
     fn reject_ready(&mut self, why: &Refused) -> Vec<Rejected> {
         let mut jobs = Vec::new();
-        for Ready { volume, job } in self.ready.drain(..) {
+        for Ready { lane, job } in self.ready.drain(..) {
             jobs.push(job);
-            let lane = volume.and_then(|volume| self.lanes.remove(&volume));
-            jobs.extend(lane.into_iter().flat_map(|lane| lane.waiting));
+            let behind = lane.and_then(|lane| self.lanes.remove(&lane));
+            jobs.extend(behind.into_iter().flat_map(|behind| behind.waiting));
         }
         self.refused += jobs.len() as u64;
         jobs.into_iter().map(|job| Rejected { job, why: why.clone() }).collect()
@@ -274,6 +272,6 @@ fn store_stuck(backend: &BackendName, stuck_for: Duration) -> Refused {
     Refused::Store { backend: backend.clone(), stuck_for }
 }
 
-fn volume_stuck(backend: &BackendName, volume: &VolumeKey, stuck_for: Duration) -> Refused {
-    Refused::Volume { backend: backend.clone(), volume: volume.clone(), stuck_for }
+fn lane_stuck(backend: &BackendName, lane: &Lane, stuck_for: Duration) -> Refused {
+    Refused::Volume { backend: backend.clone(), volume: lane.volume().clone(), stuck_for }
 }

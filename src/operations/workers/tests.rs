@@ -18,15 +18,15 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// A limit that a call which hangs soon reaches.
 const SOON: Duration = Duration::from_millis(20);
 
-fn volume(name: &str) -> Option<VolumeKey> {
-    Some(VolumeKey::of_name(name))
+fn volume(name: &str) -> Option<Lane> {
+    Some(Lane::Changes(VolumeKey::of_name(name)))
 }
 
 type Call<T> = tokio::task::JoinHandle<Result<T, Failure>>;
 
 fn spawn<T: Send + 'static>(
     workers: &Arc<Workers>,
-    volume: Option<VolumeKey>,
+    volume: Option<Lane>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Call<T> {
     let workers = Arc::clone(workers);
@@ -34,7 +34,7 @@ fn spawn<T: Send + 'static>(
 }
 
 /// A call that hangs until the sender is dropped.
-fn hang(workers: &Arc<Workers>, volume: Option<VolumeKey>) -> (mpsc::Sender<()>, Call<()>) {
+fn hang(workers: &Arc<Workers>, volume: Option<Lane>) -> (mpsc::Sender<()>, Call<()>) {
     let (end, ended) = mpsc::channel::<()>();
     let call = spawn(workers, volume, move || {
         // The end is the sender's.
@@ -134,6 +134,8 @@ async fn a_stuck_thread_is_replaced_and_holds_its_own_volume_alone() {
     let behind = spawn(&workers, volume("a"), || Ok(()));
     let other = spawn(&workers, volume("b"), || Ok("b"));
     assert_eq!(other.await.unwrap().unwrap(), "b");
+    let reads = Some(Lane::Reads(VolumeKey::of_name("a")));
+    assert_eq!(workers.run(reads, || Ok("read")).await.unwrap(), "read", "a read waits for no change");
     let refusals = [behind.await.unwrap(), workers.run(volume("a"), || Ok(())).await];
     for refused in refusals {
         assert!(matches!(refused, Err(Failure::Refused(Refused::Volume { .. }))), "{refused:?}");

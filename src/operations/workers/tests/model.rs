@@ -58,7 +58,7 @@ impl Play {
     fn step(&mut self, step: Step, jobs: &(mpsc::Sender<Option<u8>>, mpsc::Receiver<Option<u8>>)) {
         match step {
             Step::Call(volume) => {
-                let key = volume.map(|volume| VolumeKey::of_name(&volume.to_string()));
+                let key = volume.map(|volume| Lane::Changes(VolumeKey::of_name(&volume.to_string())));
                 let stuck = self.running.iter().any(|(_, other, since)| *other == volume && self.now >= *since + LIMIT);
                 let full = self.pool.count().stuck == TOTAL;
                 let answer = self.pool.admit(key, Box::new(Nothing(volume, jobs.0.clone())));
