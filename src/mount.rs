@@ -54,10 +54,17 @@ pub use uses::Uses;
 pub const TOOLS: &[Tool] = &[format::MKFS_EXT4, check::E2FSCK, grow::RESIZE2FS, format::MKFS_XFS, format::MKFS_BTRFS];
 
 /// How the engine works.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct EngineOptions {
     /// Who must see what is mounted.
     pub audience: Audience,
+}
+
+/// Which run of the kernel this is.
+fn boot() -> Result<String> {
+    const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+    let boot = fs::read_to_string(BOOT).map_err(|error| Error::io(format!("cannot read {BOOT}"), error))?;
+    Ok(boot.trim().to_owned())
 }
 
 /// The node engine of this process, for all its backends.
@@ -74,14 +81,20 @@ impl Engine {
     /// # Errors
     /// FailedPrecondition on a kernel before Linux 5.14; otherwise where the folder cannot be used.
     pub fn open(state: &Path, options: EngineOptions) -> Result<Self> {
-        const BOOT: &str = "/proc/sys/kernel/random/boot_id";
         kernel::check()?;
-        let boot = fs::read_to_string(BOOT).map_err(|error| Error::io(format!("cannot read {BOOT}"), error))?;
         let folder = state.join("node");
-        Ok(Self {
-            records: record::Records::open(&folder, boot.trim())?,
-            folder,
-            namespace: namespace::Namespace::new(options.audience),
-        })
+        let records = record::Records::new(&folder, &boot()?);
+        records.prepare(&folder)?;
+        Ok(Self { records, folder, namespace: namespace::Namespace::new(options.audience) })
+    }
+
+    /// Every volume that is used on this node, by the records of the engine that has `<state>/node`; none where there
+    /// never was one. Changes nothing, and may be called beside that engine.
+    ///
+    /// # Errors
+    /// Where that cannot be told.
+    pub fn uses_in(state: &Path) -> Result<Vec<Uses>> {
+        let records = record::Records::new(&state.join("node"), &boot()?);
+        records.all()?.iter().map(uses::uses_of).collect()
     }
 }

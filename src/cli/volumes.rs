@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{ConfigFile, Output, Run, Status, Table};
 use crate::client::{Endpoint, Plugin};
 use crate::config::{Config, PluginConfig};
-use crate::mount::{Engine, EngineOptions, Uses};
+use crate::mount::{Engine, Uses};
 
 /// How long a socket is waited for: a plugin that is served answers at once.
 const WAIT: Duration = Duration::from_secs(2);
@@ -68,11 +68,7 @@ impl Run for Volumes {
 
 /// What this node's own records say of where volumes are.
 fn uses(config: &Config) -> anyhow::Result<BTreeMap<VolumeId, Uses>> {
-    // Looking must not make the folder of a host that never ran here.
-    if !config.state.join("node").exists() {
-        return Ok(BTreeMap::new());
-    }
-    let uses = Engine::open(&config.state, EngineOptions::default())?.all_uses()?;
+    let uses = Engine::uses_in(&config.state)?;
     Ok(uses.into_iter().map(|one| (one.volume.clone(), one)).collect())
 }
 

@@ -28,6 +28,19 @@ pub(super) fn mend(cx: &Context, path: &Path, found: &FileSystem) -> Result<()> 
     check_ext4(cx, path, &["-p"])
 }
 
+/// Whether a file system that was found where a formatting may have been cut off was finished. Only mke2fs may leave its
+/// mark on a disk before the rest: the others flush in between.
+///
+/// # Errors
+/// Where the program cannot be run.
+pub(super) fn is_whole(cx: &Context, path: &Path, found: &FileSystem) -> Result<bool> {
+    if found.fs_type != FsType::Ext4 {
+        return Ok(true);
+    }
+    let command = E2FSCK.command().args(["-f", "-n"]).arg(path).timeout(TIMEOUT);
+    Ok(cx.commands.run(&command)?.status.success())
+}
+
 /// Checks an ext4 and repairs what is safe to.
 pub(super) fn check_ext4(cx: &Context, path: &Path, options: &[&str]) -> Result<()> {
     let command = E2FSCK.command().args(options).arg(path).timeout(TIMEOUT);

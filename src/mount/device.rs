@@ -11,11 +11,15 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-/// The number of a block device. It is the device's own while it is held open or attached.
+/// A block device by its number, and by the kernel's count of what that number has stood for: the number alone is the
+/// device's own only while it is held open or attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DeviceNumber {
     major: u32,
     minor: u32,
+    /// The `diskseq`; nothing on a kernel before 5.15, and for a partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
 }
 
 impl fmt::Display for DeviceNumber {
@@ -30,7 +34,7 @@ impl DeviceNumber {
         let held = rustix::fs::fstat(&source.device).map(|seen| number(&seen));
         let named = rustix::fs::stat(&source.path).map(|seen| number(&seen));
         match (held, named) {
-            (Ok(Some(held)), Ok(Some(named))) if held == named => Ok(held),
+            (Ok(Some(held)), Ok(Some(named))) if held == named => Ok(Self { sequence: held.sequence_now(), ..held }),
             (held, named) => Err(Error::internal(format!(
                 "the driver gave a device that is not the one {} names ({held:?}, {named:?})",
                 source.path.display()
@@ -52,12 +56,19 @@ impl DeviceNumber {
         Ok(self.attribute("ro")? != "0")
     }
 
-    /// Whether the kernel has a device of this number.
+    /// Whether the kernel still has this device; another one that got its number is not it.
     pub(super) fn exists(self) -> bool {
-        self.folder().exists()
+        self.folder().exists() && self.sequence.is_none_or(|sequence| self.sequence_now() == Some(sequence))
+    }
+
+    fn sequence_now(self) -> Option<u64> {
+        fs::read_to_string(self.folder().join("diskseq")).ok()?.trim().parse().ok()
     }
 
     fn attribute(self, name: &str) -> Result<String> {
+        if !self.exists() {
+            return Err(Error::precondition(format!("the device {self} is gone")));
+        }
         fs::read_to_string(self.folder().join(name))
             .map(|text| text.trim().to_owned())
             .map_err(|error| Error::io(format!("cannot read the {name} of device {self}"), error))
@@ -71,13 +82,15 @@ impl DeviceNumber {
     pub(super) fn open(self, path: &Path, exclusive: bool) -> rustix::io::Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | if exclusive { OFlags::EXCL } else { OFlags::empty() };
         match rustix::fs::stat(path) {
-            Ok(seen) if number(&seen) == Some(self) => {}
+            Ok(seen) if number(&seen) == Some(Self { sequence: None, ..self }) => {}
             Ok(_) | Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error),
         }
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(device) => Ok(Some(device)),
+            // Looked at while it is open, when its number stays its own.
+            Ok(device) => Ok(self.exists().then_some(device)),
             Err(Errno::NOENT | Errno::NXIO | Errno::NODEV) => Ok(None),
+            Err(Errno::BUSY) if !self.exists() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -107,6 +120,9 @@ impl DeviceNumber {
 }
 
 fn number(seen: &rustix::fs::Stat) -> Option<DeviceNumber> {
-    (FileType::from_raw_mode(seen.st_mode) == FileType::BlockDevice)
-        .then(|| DeviceNumber { major: rustix::fs::major(seen.st_rdev), minor: rustix::fs::minor(seen.st_rdev) })
+    (FileType::from_raw_mode(seen.st_mode) == FileType::BlockDevice).then(|| DeviceNumber {
+        major: rustix::fs::major(seen.st_rdev),
+        minor: rustix::fs::minor(seen.st_rdev),
+        sequence: None,
+    })
 }

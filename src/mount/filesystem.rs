@@ -9,6 +9,9 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_set_flag
 
 use super::options::Options;
 
+/// The step in which an option that is unknown, or has a wrong value, is refused.
+const OPTIONS: &str = "take the mount options of";
+
 /// The attributes for fsmount(2), whose set never has more than the known 32 bits.
 fn attributes(options: &Options, read_only: bool) -> MountAttrFlags {
     MountAttrFlags::from_bits_retain(options.attributes.read_only(read_only).set as u32)
@@ -17,8 +20,8 @@ fn attributes(options: &Options, read_only: bool) -> MountAttrFlags {
 /// Mounts the device, attached nowhere yet: its number is known before anybody can see it.
 ///
 /// # Errors
-/// FailedPrecondition with the kernel's own words for an option that the file system does not know and for a file system
-/// that it cannot mount.
+/// With the kernel's own words: InvalidArgument for an option that the file system does not know, FailedPrecondition for
+/// a file system that it cannot mount.
 pub(super) fn mount(device: &Path, fs_type: FsType, options: &Options, read_only: bool) -> Result<OwnedFd> {
     let first = try_mount(device, fs_type, options, read_only, false);
     match &first {
@@ -57,7 +60,7 @@ fn try_mount(
             Some(value) => fsconfig_set_string(context, key.as_str(), value.as_str()),
             None => fsconfig_set_flag(context, key.as_str()),
         }
-        .map_err(failed("take the mount options of"))?;
+        .map_err(failed(OPTIONS))?;
     }
     rustix::mount::fsconfig_create(context).map_err(failed("mount"))?;
     rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes(options, read_only))
@@ -76,6 +79,10 @@ impl Failure {
         let Self { step, errno, words } = self;
         let said = if words.is_empty() { String::new() } else { format!(": {words}") };
         let message = format!("cannot {step} the {fs_type} file system on {}{said}", device.display());
+        if step == OPTIONS && errno == Errno::INVAL {
+            return Error::invalid(format!("{message}: correct the mount options"))
+                .caused_by(std::io::Error::from(errno));
+        }
         let remedy = match errno {
             Errno::NODEV => format!("load the kernel module {fs_type} on this node"),
             Errno::BUSY => "end what holds the device".to_owned(),

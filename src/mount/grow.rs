@@ -8,10 +8,10 @@ use dunnage_driver_api::{Bytes, CapacityRange, Context, Error, ErrorKind, FsType
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::CapabilitySet;
 
-use super::place::Place;
+use super::place;
 use super::probe::{Probe, probe};
 use super::record::Device;
-use super::{Engine, check, sys};
+use super::{Engine, sys};
 
 /// Grows an ext4 that is not mounted.
 pub(super) const RESIZE2FS: Tool = Tool { program: "resize2fs", package: "e2fsprogs" };
@@ -55,15 +55,16 @@ impl Engine {
             ));
         }
         if let Some(mounted) = &device.filesystem {
-            let root = Place::find(stage.path.as_path())?
-                .and_then(|place| place.open().ok())
-                .ok_or_else(|| Error::precondition(format!("{} is not mounted: stage the volume again", stage.path)))?;
             if mounted.read_only {
                 return Err(Error::precondition(format!(
                     "volume {volume} is mounted read-only here, so that its file system cannot grow: use it writable once"
                 )));
             }
             if self.could_grow(device)? {
+                // Where it is staged, since a target may be read-only.
+                let root = place::open_mounted(stage.path.as_path(), mounted.root)?.ok_or_else(|| {
+                    Error::precondition(format!("the volume is not mounted at {}: stage it again", stage.path))
+                })?;
                 grow(root, mounted.fs_type, size).map_err(|error| error.with("volume", volume))?;
             }
         }
@@ -89,9 +90,8 @@ pub(super) fn can_online(fs_type: FsType) -> bool {
         || rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
-/// Grows an ext4 that is mounted nowhere to the size of its device; it wants to be checked first.
+/// Grows an ext4 that is mounted nowhere to the size of its device. It has just been checked.
 pub(super) fn grow_unmounted(cx: &Context, path: &Path) -> Result<()> {
-    check::check_ext4(cx, path, &["-f", "-p"])?;
     let command = RESIZE2FS.command().arg(path).timeout(TIMEOUT);
     cx.commands.run(&command)?.success(&command).map(drop)
 }

@@ -53,7 +53,7 @@ impl Engine {
             let found = if target.asked.block {
                 (look(path.as_path()) != Some(Seen::Mount(target.root))).then_some(missing)
             } else {
-                mount_finding(path.as_path(), target.root, missing, true)
+                mount_finding(path.as_path(), target.root, missing, target.read_only)
             };
             findings.extend(found);
         }

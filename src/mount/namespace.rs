@@ -13,13 +13,22 @@ const FIRST_MOUNT_NAMESPACE: u64 = 0xEFFF_FFF8;
 const FIRST_PROCESS_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Who must see what is mounted here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// The host: in a mount namespace of our own (a container's), every mount lies below one that is shared with it.
-    #[default]
+    /// The host, whose mount namespace this is.
     Host,
+    /// The host, from a mount namespace of our own (a container's): every mount lies below one that is shared with it.
+    HostOfContainer,
     /// This process and its children alone, as in the demo without root.
     Process,
+}
+
+impl Audience {
+    /// The host, in whichever of the two namespaces this process is. To be asked before a process gives up its rights:
+    /// afterwards the kernel does not tell every one of them.
+    pub fn host() -> Self {
+        if is_of_host() { Self::Host } else { Self::HostOfContainer }
+    }
 }
 
 /// What mounts must lie below.
@@ -32,15 +41,8 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// Looks at the namespace of this process.
     pub(super) fn new(audience: Audience) -> Self {
-        Self { must_share: audience == Audience::Host && !is_of_host(), shared: Mutex::default() }
-    }
-
-    /// A namespace that is taken for a container's.
-    #[cfg(test)]
-    pub(super) fn of_container() -> Self {
-        Self { must_share: true, shared: Mutex::default() }
+        Self { must_share: audience == Audience::HostOfContainer, shared: Mutex::default() }
     }
 
     /// Checks that what is mounted on `mount`, of which `folder` is a part, outlives the container.

@@ -124,7 +124,7 @@ impl Options {
     /// A digest of everything.
     pub(super) fn digest(&self) -> Fingerprint {
         Fingerprint::of(&BTreeMap::from([
-            ("attributes".into(), format!("{:?}", self.attributes)),
+            ("attributes".into(), format!("{:x} {:x}", self.attributes.set, self.attributes.clear)),
             ("filesystem".into(), self.filesystem_digest().to_string()),
         ]))
     }

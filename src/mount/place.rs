@@ -166,6 +166,15 @@ impl Place {
         ))
     }
 
+    /// The refusal to use a file system that answers no more.
+    pub(super) fn failed_mount(&self) -> Error {
+        Error::precondition(format!(
+            "the file system that is mounted at {} has failed: see the kernel's log (dmesg), then unpublish and unstage \
+             its volume",
+            self.path.display()
+        ))
+    }
+
     /// Opens what is there as a handle alone (`O_PATH`): nothing is asked of a device or a server.
     pub(super) fn open(&self) -> std::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -251,6 +260,16 @@ pub(super) fn is_mounted(path: &Path, root: Root) -> Result<bool> {
     match Place::find(path)? {
         Some(place) => Ok(place.look()? == Seen::Mount(root)),
         None => Ok(false),
+    }
+}
+
+/// Opens the mount at the path as a handle alone, where it is one that shows `root`. What is opened is what was looked
+/// at, whatever is mounted there a moment later.
+pub(super) fn open_mounted(path: &Path, root: Root) -> Result<Option<OwnedFd>> {
+    let opened = Place::find(path)?.and_then(|place| place.open().ok());
+    match opened {
+        Some(opened) if Root::of(&opened)? == root => Ok(Some(opened)),
+        _ => Ok(None),
     }
 }
 

@@ -7,11 +7,12 @@ use dunnage_driver_api::{
 };
 
 use super::options::{Attributes, Options};
-use super::place::{Kind, Place, Seen};
+use super::place::{self, Kind, Place, Seen};
 use super::record::{Asked, Published, Record, Stage};
 use super::request::PublishVolume;
 use super::root::Root;
 use super::stage::{Contexts, IfBlank, options_of};
+use super::uses::published;
 use super::{Engine, bind, sys};
 
 /// One publish, as its steps need it.
@@ -34,6 +35,7 @@ impl Engine {
         let options = options_of(&request.capability)?;
         let asked = Asked::new(&request.capability, &options, request.readonly);
         let mut record = self.records.load(&request.volume)?;
+        self.take_lost_targets(&mut record)?;
         if let Some(published) = record.published.get(&request.target_path)
             && let Some(place) = Place::find(request.target_path.as_path())?
             && place.look_alive()? == Seen::Mount(published.root)
@@ -48,7 +50,9 @@ impl Engine {
             Staging::Needed => self.mount_of_stage(call, &mut record)?,
         };
         let place = self.target_place(request, &asked)?;
-        record.published.insert(request.target_path.clone(), Published { asked, root: Root::of(&mount)? });
+        let read_only = asked.is_read_only() || options.attributes.is_read_only();
+        let published = Published { asked, read_only, root: Root::of(&mount)? };
+        record.published.insert(request.target_path.clone(), published);
         self.records.store(&record)?;
         let attached = self.settle_device(&record).and_then(|()| place.attach(mount.as_fd()));
         if attached.is_err() {
@@ -60,9 +64,25 @@ impl Engine {
         attached
     }
 
+    /// Takes raw block targets away whose device is gone: its number may have come to be another volume's.
+    pub(super) fn take_lost_targets(&self, record: &mut Record) -> Result<()> {
+        let stage = record.stage.as_ref().filter(|stage| stage.asked.block);
+        let lost = stage.and_then(|stage| stage.device.as_ref()).is_some_and(|device| !device.number.exists());
+        if !lost || record.published.is_empty() {
+            return Ok(());
+        }
+        for (path, published) in &record.published {
+            if let Some(place) = Place::find(path.as_path())? {
+                place.unmount_all(Some(published.root))?;
+            }
+        }
+        record.published.clear();
+        self.records.store(record)
+    }
+
     /// Drops targets at which nothing is mounted any more: they hold nothing, not even a device read-only.
     fn forget_gone_targets(&self, record: &mut Record) -> Result<()> {
-        let there: Vec<_> = self.published(record)?.into_iter().map(|(path, _)| path.clone()).collect();
+        let there: Vec<_> = published(record)?.into_iter().map(|(path, _)| path.clone()).collect();
         record.published.retain(|path, _| there.contains(path));
         Ok(())
     }
@@ -158,12 +178,8 @@ impl Engine {
         if mounted.read_only && !attributes.is_read_only() {
             return differs("less: read-only");
         }
-        let root = Place::find(stage.path.as_path())?
-            .and_then(|place| place.open().ok())
-            .ok_or_else(|| not_staged(volume, &stage.path))?;
-        if Root::of(&root)? != mounted.root {
-            return Err(not_staged(volume, &stage.path));
-        }
+        let root =
+            place::open_mounted(stage.path.as_path(), mounted.root)?.ok_or_else(|| not_staged(volume, &stage.path))?;
         bind::copy_of(root, attributes)
     }
 
@@ -176,7 +192,10 @@ impl Engine {
         let begun = |release: &ReleaseRecord, _: Option<Stage>| Stage { release: release.clone(), ..stage.clone() };
         let source = self.source(cx, node, record, &contexts, &begun)?;
         record.stage = Some(begun(&source.release, None));
-        let options = Options { attributes: Attributes::default(), filesystem: options.filesystem.clone() };
+        let mounted = stage.device.as_ref().and_then(|device| device.filesystem.as_ref());
+        let read_only = mounted.is_some_and(|mounted| mounted.read_only);
+        let options =
+            Options { attributes: Attributes::default().read_only(read_only), filesystem: options.filesystem.clone() };
         self.mount_source(cx, record, source, place.as_ref(), &options, IfBlank::Refuse)
     }
 
@@ -188,7 +207,8 @@ impl Engine {
         match (place.look_alive()?, kind) {
             (Seen::Missing, kind) => place.create(kind)?,
             (Seen::Directory, Kind::Directory) | (Seen::File, Kind::File) => {}
-            (Seen::Mount(_) | Seen::Failed(_), _) => return Err(place.foreign_mount()),
+            (Seen::Mount(_), _) => return Err(place.foreign_mount()),
+            (Seen::Failed(_), _) => return Err(place.failed_mount()),
             (_, kind) => {
                 return Err(Error::precondition(format!(
                     "{} is not a {}, which {} access needs: remove what is there",

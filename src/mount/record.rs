@@ -76,6 +76,9 @@ pub(super) struct Mounted {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Published {
     pub(super) asked: Asked,
+    /// Whether the mount is read-only, by the mode, the flag or an option.
+    #[serde(default)]
+    pub(super) read_only: bool,
     pub(super) root: Root,
 }
 
@@ -133,26 +136,31 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Opens the records of this boot below `folder`, and removes those of earlier ones and what a write that was cut
-    /// off left.
-    pub(super) fn open(folder: &Path, boot: &str) -> Result<Self> {
-        let own = folder.join(format!("boot-{boot}"));
+    /// The records of this boot below `folder`.
+    pub(super) fn new(folder: &Path, boot: &str) -> Self {
+        Self { folder: folder.join(format!("boot-{boot}")) }
+    }
+
+    /// Makes their folder below `folder`, and removes those of earlier boots and what a write that was cut off left: for
+    /// their one writer, before it writes.
+    pub(super) fn prepare(&self, folder: &Path) -> Result<()> {
+        let own = &self.folder;
         let failed = |error: io::Error| Error::io(format!("cannot prepare {}", folder.display()), error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&own).map_err(failed)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(own).map_err(failed)?;
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-            if name.starts_with(b"boot-") && path != own {
+            if name.starts_with(b"boot-") && path != *own {
                 fs::remove_dir_all(&path).map_err(failed)?;
             }
         }
-        for entry in fs::read_dir(folder).map_err(failed)?.chain(fs::read_dir(&own).map_err(failed)?) {
+        for entry in fs::read_dir(folder).map_err(failed)?.chain(fs::read_dir(own).map_err(failed)?) {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == NEW) {
                 fs::remove_file(&path).map_err(failed)?;
             }
         }
-        Ok(Self { folder: own })
+        Ok(())
     }
 
     /// What is known of a volume; an empty record where nothing is.
@@ -167,7 +175,11 @@ impl Records {
     pub(super) fn all(&self) -> Result<Vec<Record>> {
         let failed = |error: io::Error| Error::io(format!("cannot list {}", self.folder.display()), error);
         let mut records = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(records),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
                 records.extend(self.read(&path)?);

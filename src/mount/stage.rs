@@ -18,6 +18,7 @@ use super::probe::{FileSystem, Probe, probe};
 use super::record::{Asked, Device, Mounted, Record, Stage};
 use super::request::StageVolume;
 use super::root::Root;
+use super::uses::published;
 use super::{Engine, check, filesystem, grow};
 
 /// What an orchestrator passes on from the calls before.
@@ -45,12 +46,13 @@ impl Engine {
         let options = options_of(&request.capability)?;
         let asked = Asked::new(&request.capability, &options, false);
         let mut record = self.records.load(&request.volume)?;
+        self.take_lost_targets(&mut record)?;
         if let Some(stage) = &record.stage {
             let same = stage.path == request.staging_path && stage.asked == asked;
             match (self.is_staged(stage)?, same) {
                 (true, true) => return Ok(()),
                 (false, true) => {}
-                (live, false) if live || !self.published(&record)?.is_empty() => {
+                (live, false) if live || !published(&record)?.is_empty() => {
                     return Err(staged_otherwise(stage, request));
                 }
                 (_, false) => {}
@@ -107,7 +109,8 @@ impl Engine {
                 Ok((Some(place), true))
             }
             Seen::Directory => Ok((Some(place), false)),
-            Seen::Mount(_) | Seen::Failed(_) => Err(place.foreign_mount()),
+            Seen::Mount(_) => Err(place.foreign_mount()),
+            Seen::Failed(_) => Err(place.failed_mount()),
             _ => Err(Error::precondition(format!("{} is not a folder: remove what is there", path.display()))),
         }
     }
@@ -150,7 +153,8 @@ impl Engine {
         options: &Options,
         if_blank: IfBlank,
     ) -> Result<()> {
-        let in_use = !self.published(record)?.is_empty();
+        let in_use = !published(record)?.is_empty();
+        let volume = record.volume.to_string();
         let Some(stage) = &mut record.stage else { return Err(Error::internal("the stage was not begun")) };
         let number = DeviceNumber::of(&source)?;
         let read_only = match &stage.device {
@@ -165,6 +169,8 @@ impl Engine {
             filesystem: None,
         };
         let Some(place) = place else {
+            // From here on bytes of no known form are the workload's.
+            Intent::of(&self.folder, &record.volume).remove()?;
             stage.device = Some(device);
             return self.records.store(record);
         };
@@ -175,12 +181,19 @@ impl Engine {
         }
         let has_room = !read_only && grow::has_room(&device, found.size)?;
         let online = grow::can_online(found.fs_type);
+        let late = |grown: Result<()>| {
+            if let Err(error) = grown {
+                let (volume_id, error) = (volume.as_str(), error.report());
+                tracing::warn!(volume_id, error, "the file system is smaller than its volume and does not grow");
+            }
+        };
         if has_room && !online && !in_use {
-            grow::grow_unmounted(cx, &source.path)?;
+            check::check_ext4(cx, &source.path, &["-f", "-p"])?;
+            late(grow::grow_unmounted(cx, &source.path));
         }
         let mount = filesystem::mount(&source.path, found.fs_type, options, read_only)?;
         if has_room && online {
-            grow::grow(&mount, found.fs_type, number.size()?)?;
+            late(grow::grow(&mount, found.fs_type, number.size()?));
         }
         let mounted = Mounted { fs_type: found.fs_type, read_only, root: Root::of(&mount)? };
         stage.device = Some(Device { filesystem: Some(mounted), ..device });
@@ -205,8 +218,11 @@ impl Engine {
         };
         let again = match probe(&source.device, &source.path, size)? {
             Probe::FileSystem(found) if wanted.is_none_or(|wanted| wanted == found.fs_type) => {
-                intent.remove()?;
-                return Ok(found);
+                if !intent.names(&source.identity)? || check::is_whole(cx, &source.path, &found)? {
+                    intent.remove()?;
+                    return Ok(found);
+                }
+                true
             }
             Probe::FileSystem(found) => {
                 return holds(format!("an {} file system", found.fs_type), "ask for that fs_type, or for none");

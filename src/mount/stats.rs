@@ -5,8 +5,7 @@ use std::path::Path;
 use dunnage_driver_api::{Bytes, Error, Result, VolumeId};
 
 use super::Engine;
-use super::place::Place;
-use super::root::Root;
+use super::place;
 use super::uses::Use;
 
 /// How much of something a volume has (CSI VolumeUsage).
@@ -48,10 +47,7 @@ impl Engine {
             }
         };
         let gone = || Error::not_found(format!("volume {volume} is not mounted at {}", path.display()));
-        let opened = Place::find(path)?.and_then(|place| place.open().ok()).ok_or_else(gone)?;
-        if Root::of(&opened)? != root {
-            return Err(gone());
-        }
+        let opened = place::open_mounted(path, root)?.ok_or_else(gone)?;
         let seen = rustix::fs::fstatvfs(&opened)
             .map_err(|error| Error::io(format!("cannot measure the file system at {}", path.display()), error))?;
         let usage = |unit, scale: u64, total: u64, free: u64, available: u64| Usage {

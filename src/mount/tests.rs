@@ -5,6 +5,7 @@ mod block;
 mod directory;
 mod faults;
 mod growth;
+mod others;
 mod publish;
 mod rig;
 mod stage;

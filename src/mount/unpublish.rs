@@ -14,7 +14,9 @@ impl Engine {
     pub fn unpublish(&self, volume: &VolumeId, target: &TargetPath) -> Result<()> {
         let mut record = self.records.load(volume)?;
         let root = record.published.get(target).map(|published| published.root);
-        if let Some(place) = Place::find(target.as_path())? {
+        if let Some(place) = Place::find(target.as_path())?
+            && (root.is_some() || !self.is_place_of_another(&place, target.as_path())?)
+        {
             place.unmount_all(root)?;
             place.remove()?;
         }

@@ -8,6 +8,7 @@ use super::Engine;
 use super::format::Intent;
 use super::place::Place;
 use super::record::{Record, Stage};
+use super::uses::published;
 
 /// How long a file system may take to end after its last unmount: it writes out what it holds.
 const SUPERBLOCK: Duration = Duration::from_secs(60);
@@ -25,7 +26,10 @@ impl Engine {
                 let stage = stage.clone();
                 self.end_stage(cx, node, record, &stage)
             }
-            _ => Place::find(path.as_path())?.map_or(Ok(()), |place| place.unmount_all(None)),
+            _ => match Place::find(path.as_path())? {
+                Some(place) if !self.is_place_of_another(&place, path.as_path())? => place.unmount_all(None),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -62,17 +66,19 @@ impl Engine {
             let until = cx.deadline.min(Instant::now() + SUPERBLOCK);
             device.number.wait_until_free(&device.path, until)?;
         }
+        // A flag of a read-only publish would stay on the device for whoever gets it next.
+        record.published.clear();
+        self.settle_device(&record)?;
         node.release(cx, &stage.release)?;
         if let Some(place) = place.filter(|_| stage.made) {
             place.remove()?;
         }
         record.stage = None;
-        record.published.clear();
         self.records.store(&record)
     }
 
     fn refuse_published(&self, record: &Record) -> Result<()> {
-        match self.published(record)?.first() {
+        match published(record)?.first() {
             Some((target, _)) => Err(Error::precondition(format!(
                 "volume {} is published at {target} on this node: unpublish it first",
                 record.volume

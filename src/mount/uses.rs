@@ -34,35 +34,20 @@ impl Engine {
     /// # Errors
     /// Where that cannot be told.
     pub fn uses(&self, volume: &VolumeId) -> Result<Uses> {
-        self.uses_of(&self.records.load(volume)?)
+        uses_of(&self.records.load(volume)?)
     }
 
-    /// Every volume that is used on this node.
-    ///
-    /// # Errors
-    /// Where that cannot be told.
-    pub fn all_uses(&self) -> Result<Vec<Uses>> {
-        self.records.all()?.iter().map(|record| self.uses_of(record)).collect()
-    }
-
-    fn uses_of(&self, record: &Record) -> Result<Uses> {
-        Ok(Uses {
-            volume: record.volume.clone(),
-            staged: record.stage.as_ref().map(|stage| stage.path.clone()),
-            published: self.published(record)?.into_iter().map(|(path, _)| path.clone()).collect(),
-        })
-    }
-
-    /// The targets of the record at which something is mounted.
-    pub(super) fn published<'a>(&self, record: &'a Record) -> Result<Vec<(&'a TargetPath, &'a Published)>> {
-        let mut published = Vec::new();
-        for (path, target) in &record.published {
-            let seen = Place::find(path.as_path())?.map(|place| place.look()).transpose()?;
-            if matches!(seen, Some(Seen::Mount(_) | Seen::Failed(_) | Seen::Dead)) {
-                published.push((path, target));
-            }
-        }
-        Ok(published)
+    /// Whether a volume that has no record of this place need not be taken away from it, since what is mounted there is
+    /// proven to be another one's.
+    pub(super) fn is_place_of_another(&self, place: &Place, path: &Path) -> Result<bool> {
+        let Seen::Mount(seen) = place.look()? else { return Ok(false) };
+        let shows = |record: &Record| {
+            let stage = record.stage.as_ref().filter(|stage| stage.path.as_path() == path);
+            let staged = stage.and_then(|stage| stage.device.as_ref()?.filesystem.as_ref()).map(|mounted| mounted.root);
+            let mut published = record.published.iter().filter(|(target, _)| target.as_path() == path);
+            staged == Some(seen) || published.any(|(_, published)| published.root == seen)
+        };
+        Ok(self.records.all()?.iter().any(shows))
     }
 
     /// What the volume shows at a path where it is staged or published.
@@ -86,4 +71,25 @@ impl Engine {
         }
         Err(Error::not_found(format!("volume {} is neither staged nor published at {}", record.volume, path.display())))
     }
+}
+
+/// Where the volume of a record is used.
+pub(super) fn uses_of(record: &Record) -> Result<Uses> {
+    Ok(Uses {
+        volume: record.volume.clone(),
+        staged: record.stage.as_ref().map(|stage| stage.path.clone()),
+        published: published(record)?.into_iter().map(|(path, _)| path.clone()).collect(),
+    })
+}
+
+/// The targets of the record at which something is mounted.
+pub(super) fn published(record: &Record) -> Result<Vec<(&TargetPath, &Published)>> {
+    let mut published = Vec::new();
+    for (path, target) in &record.published {
+        let seen = Place::find(path.as_path())?.map(|place| place.look()).transpose()?;
+        if matches!(seen, Some(Seen::Mount(_) | Seen::Failed(_) | Seen::Dead)) {
+            published.push((path, target));
+        }
+    }
+    Ok(published)
 }

@@ -110,6 +110,10 @@ impl Attacher {
                 }
                 Ok(()) => {}
             }
+            // Whoever had the number before may have left it read-only.
+            ioctl::set_writable(&writable).map_err(|error| {
+                Error::io("cannot make a loop device writable", error).with("device", path(number).display())
+            })?;
             // Opened for reading before the other is closed: a kernel may refuse to mount what is open for writing.
             return LoopDevice::bound(number, backing)?
                 .ok_or_else(|| Error::internal(format!("{} lost its image at once", path(number).display())));

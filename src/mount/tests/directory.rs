@@ -4,7 +4,7 @@ use dunnage_driver_api::{AccessMode, ErrorKind, ForeignId};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::rig::{Rig, assert_refused, is_root, mount, raw, writer};
-use crate::mount::namespace::Namespace;
+use crate::mount::namespace::{Audience, Namespace};
 
 #[test]
 fn a_directory_is_published_without_a_stage() {
@@ -23,7 +23,7 @@ fn a_directory_is_published_without_a_stage() {
         assert!(!rig.path(target).exists());
     }
     assert_eq!(fs::read(rig.path("volume/data")).unwrap(), b"x");
-    assert_eq!(rig.engine.all_uses().unwrap(), []);
+    assert_eq!(rig.all_uses().unwrap(), []);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn in_a_container_targets_lie_below_a_folder_that_is_shared_with_the_host() {
         return;
     }
     let mut rig = Rig::directory();
-    rig.engine.namespace = Namespace::of_container();
+    rig.engine.namespace = Namespace::new(Audience::HostOfContainer);
     rig.mount_foreign("kubelet");
     assert_refused(rig.publish("kubelet/pods/a", writer(), false), ErrorKind::FailedPrecondition, "is private");
     assert!(!rig.path("kubelet/pods").exists());

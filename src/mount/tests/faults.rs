@@ -129,7 +129,7 @@ fn a_volume_whose_device_is_gone_can_be_unstaged() {
     run("losetup", &["-d", rig.node.attached().unwrap().to_str().unwrap()]);
     assert_eq!(rig.engine.volume_health(&rig.volume).unwrap()[0].reason, "DeviceGone");
     rig.unstage().unwrap();
-    assert_eq!(rig.engine.all_uses().unwrap(), []);
+    assert_eq!(rig.all_uses().unwrap(), []);
 }
 
 #[test]

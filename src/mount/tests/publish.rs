@@ -28,7 +28,7 @@ fn a_volume_is_published_once_a_target_and_its_target_is_removed_again() {
         assert!(!rig.path(target).exists());
     }
     rig.unstage().unwrap();
-    assert_eq!(rig.engine.all_uses().unwrap(), []);
+    assert_eq!(rig.all_uses().unwrap(), []);
 }
 
 #[test]

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{
-    Access, AccessMode, Context, DeviceSource, DirectorySource, Error, ErrorKind, FsType, Generation, Identity,
-    InstanceId, MountAccess, Node, ReleaseRecord, Result, Source, SourceRequest, Staging, StagingPath, System,
-    TargetPath, VolumeCapability, VolumeId, VolumeKey,
+    Access, AccessMode, Command as ToolCommand, Commands, Context, DeviceSource, DirectorySource, Error, ErrorKind,
+    FsType, Generation, Identity, InstanceId, MountAccess, Node, Output, ReleaseRecord, Result, Source, SourceRequest,
+    Staging, StagingPath, System, TargetPath, VolumeCapability, VolumeId, VolumeKey,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::mount::{Audience, Engine, EngineOptions, PublishVolume, StageVolume};
+use crate::mount::{Audience, Engine, EngineOptions, PublishVolume, StageVolume, Uses};
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -85,6 +85,22 @@ impl Node for TestNode {
     fn refresh(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {
         run("losetup", &["-c", &record.read::<String>()?]);
         Ok(())
+    }
+}
+
+/// A mkfs that writes something and is killed.
+pub(super) struct Killed {
+    pub(super) image: PathBuf,
+    pub(super) leaves: &'static [u8],
+}
+
+impl Commands for Killed {
+    fn run(&self, command: &ToolCommand) -> Result<Output> {
+        if command.arguments() == ["-V"] {
+            return System.run(command);
+        }
+        File::options().write(true).open(&self.image).unwrap().write_all_at(self.leaves, 8192).unwrap();
+        Err(Error::internal("killed"))
     }
 }
 
@@ -192,6 +208,10 @@ impl Rig {
 
     pub(super) fn unpublish(&self, target: &str) -> Result<()> {
         self.engine.unpublish(&self.volume, &self.target(target))
+    }
+
+    pub(super) fn all_uses(&self) -> Result<Vec<Uses>> {
+        Engine::uses_in(&self.path("state"))
     }
 
     /// Lines of the table of mounts for a path, the topmost last.

@@ -1,14 +1,11 @@
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dunnage_driver_api::{
-    AccessMode, Command, Commands, Context, Error, ErrorKind, FsType, Identity, Output, Result, System,
-};
+use dunnage_driver_api::{AccessMode, Context, ErrorKind, FsType, Identity};
 
-use super::rig::{MIB, Rig, assert_refused, is_root, mount, raw, run, writer};
+use super::rig::{Killed, MIB, Rig, assert_refused, is_root, mount, raw, run, writer};
 
 fn of(fs_type: FsType) -> dunnage_driver_api::VolumeCapability {
     mount(AccessMode::SingleNodeWriter, Some(fs_type), &[])
@@ -51,7 +48,7 @@ fn what_is_on_a_device_is_never_formatted_and_the_device_is_given_back() {
         assert_refused(rig.stage(writer()), ErrorKind::FailedPrecondition, words);
         assert_eq!(rig.read_image(offset, bytes.len()), bytes);
         assert_eq!((rig.node.attached(), rig.path("staged").exists()), (None, false));
-        assert_eq!(rig.engine.all_uses().unwrap(), []);
+        assert_eq!(rig.all_uses().unwrap(), []);
     }
 }
 
@@ -99,19 +96,6 @@ fn only_a_device_that_is_known_to_have_been_blank_is_formatted_again() {
     }
 }
 
-/// A mkfs that writes something and is killed.
-struct Killed(std::path::PathBuf);
-
-impl Commands for Killed {
-    fn run(&self, command: &Command) -> Result<Output> {
-        if command.arguments() == ["-V"] {
-            return System.run(command);
-        }
-        File::options().write(true).open(&self.0).unwrap().write_all_at(b"half of it", 8192).unwrap();
-        Err(Error::internal("killed"))
-    }
-}
-
 #[test]
 fn a_formatting_that_was_cut_off_is_done_again_by_the_next_stage() {
     if !is_root() {
@@ -119,7 +103,10 @@ fn a_formatting_that_was_cut_off_is_done_again_by_the_next_stage() {
     }
     for fs_type in FsType::ALL {
         let mut rig = Rig::image(512 * MIB);
-        let cx = Context::new(Duration::from_secs(30), Arc::new(Killed(rig.node.image.clone())));
+        let cx = Context::new(
+            Duration::from_secs(30),
+            Arc::new(Killed { image: rig.node.image.clone(), leaves: b"half of it" }),
+        );
         let cut_off = rig.engine.stage(&cx, &rig.node, &rig.stage_request(of(fs_type)));
         assert_refused(cut_off, ErrorKind::Internal, "killed");
         rig.restart();
@@ -127,7 +114,7 @@ fn a_formatting_that_was_cut_off_is_done_again_by_the_next_stage() {
         rig.unstage().unwrap();
         rig.write_image(0, &[0; 2 << 20]);
         rig.write_image(8192, b"half of it");
-        assert_refused(rig.stage(of(fs_type)), ErrorKind::FailedPrecondition, "");
+        assert_refused(rig.stage(of(fs_type)), ErrorKind::FailedPrecondition, "holds");
     }
 }
 
@@ -162,8 +149,8 @@ fn options_are_applied_and_shown_and_an_unknown_one_is_refused_in_the_kernels_wo
     }
     let rig = Rig::image(64 * MIB);
     let with = |flags: &[&str]| mount(AccessMode::SingleNodeWriter, Some(FsType::Ext4), flags);
-    assert_refused(rig.stage(with(&["datax=ordered"])), ErrorKind::FailedPrecondition, "Unknown parameter 'datax'");
-    assert_refused(rig.stage(with(&["data=oops"])), ErrorKind::FailedPrecondition, "data");
+    assert_refused(rig.stage(with(&["datax=ordered"])), ErrorKind::InvalidArgument, "Unknown parameter 'datax'");
+    assert_refused(rig.stage(with(&["data=oops"])), ErrorKind::InvalidArgument, "data");
     rig.stage(with(&["noexec,nosuid", "noatime", "data=journal"])).unwrap();
     let line = rig.mounts("staged").remove(0);
     for word in ["noexec", "nosuid", "noatime", "data=journal"] {

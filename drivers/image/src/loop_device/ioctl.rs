@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, AsRawFd};
 
 use linux_raw_sys::general::F_SETSIG;
-use linux_raw_sys::ioctl::BLKGETSIZE64;
+use linux_raw_sys::ioctl::{BLKGETSIZE64, BLKROSET};
 use linux_raw_sys::loop_device::{
     LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, LOOP_GET_STATUS64, LOOP_SET_CAPACITY, LOOP_SET_STATUS64,
     loop_config, loop_info64,
@@ -36,6 +36,12 @@ pub(crate) struct Status {
     pub(crate) flags: u32,
     /// The name it was bound with.
     pub(crate) name: String,
+}
+
+/// Takes back from a block device that it is read-only for everybody.
+pub(super) fn set_writable(device: impl AsFd) -> Result<()> {
+    // SAFETY: BLKROSET reads one int through its argument.
+    unsafe { ioctl(device, Setter::<{ BLKROSET as Opcode }, i32>::new(0)) }
 }
 
 /// The number of a loop device that is bound to nothing at this moment, made if there is none.
