@@ -160,12 +160,12 @@ async fn open(config: &BackendConfig, opening: &Opening, waits: &Waits) -> Resul
     })
 }
 
-/// Reads the store of an open backend, and asks it what its volumes are together.
+/// Probes the store of an open backend, and asks it what its volumes are together.
 async fn watch_once(backend: &Arc<ServedBackend>) -> Result<Option<Total>, Failure> {
     let served = backend.clone();
     let cx = Context::new(ANSWER, backend.commands.clone());
     let read = move || {
-        served.backend.volumes.list(&cx, None, 1)?;
+        served.backend.volumes.probe(&cx)?;
         served.backend.volumes.total(&cx)
     };
     Deadline::after(Some(ANSWER)).bound("the watch", backend.workers.run(None, read)).await

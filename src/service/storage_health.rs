@@ -4,21 +4,26 @@ use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1::StorageHealthErrorType;
 use dunnage_csi_proto::csi::v1::node_get_storage_health_response::StorageBackendHealth;
+use dunnage_driver_api::Context;
+use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::Shared;
 use super::call::Call;
+use crate::registry::ServedBackend;
 
-/// One entry for each backend of the plugin whose store cannot be read now; none where all can.
+/// One entry for each backend of the plugin whose store does not answer now; none where all do.
 pub(super) async fn of(shared: &Arc<Shared>, call: Call) -> Vec<StorageBackendHealth> {
-    let mut adverse: Vec<(String, Status)> = Vec::new();
+    // All at once: one that hangs must not use up the time of the others.
+    let mut asking = JoinSet::new();
     for backend in shared.plugin.backends() {
-        let name = backend.name.to_string();
-        let answer = shared
-            .read(call.clone(), backend, None, |_, backend, cx| backend.backend.volumes.list(cx, None, 1).map(drop))
-            .await;
-        adverse.extend(answer.err().map(|status| (name, status)));
+        let (shared, call, name) = (shared.clone(), call.clone(), backend.name.to_string());
+        let read = |_: &Shared, backend: &ServedBackend, cx: &Context| backend.backend.volumes.probe(cx);
+        asking.spawn(async move { (name, shared.read(call, backend, None, read).await) });
     }
+    let mut adverse: Vec<_> =
+        asking.join_all().await.into_iter().filter_map(|(name, answer)| Some((name, answer.err()?))).collect();
+    adverse.sort_by(|(one, _), (other, _)| one.cmp(other));
     // CSI allows one entry for a reason: the backends that share it are told in its message.
     let message = |(name, status): &(String, Status)| format!("backend {name}: {}", status.message());
     if adverse.is_empty() {
@@ -26,7 +31,7 @@ pub(super) async fn of(shared: &Arc<Shared>, call: Call) -> Vec<StorageBackendHe
     }
     vec![StorageBackendHealth {
         status: StorageHealthErrorType::StorageUnreachable.into(),
-        reason: "StoreNotReadable".to_owned(),
+        reason: "StoreNotAnswering".to_owned(),
         message: adverse.iter().map(message).collect::<Vec<_>>().join("; "),
         volume_capability: None,
     }]

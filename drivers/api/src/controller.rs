@@ -34,6 +34,15 @@ pub trait Volumes: Send + Sync {
     fn total(&self, _cx: &Context) -> Result<Option<Total>> {
         Ok(None)
     }
+
+    /// Whether the store answers now, for the health of the backend: asks the store itself, not what is in memory of
+    /// it. Asked twice a minute. Unless a driver has something better, it is asked for a volume.
+    ///
+    /// # Errors
+    /// What is wrong with the store, and what the admin can do.
+    fn probe(&self, cx: &Context) -> Result<()> {
+        self.list(cx, None, 1).map(drop)
+    }
 }
 
 /// Making and removing volumes (CSI CREATE_DELETE_VOLUME).

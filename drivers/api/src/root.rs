@@ -125,6 +125,22 @@ impl Root {
         self.folder.sizes().map_err(self.folder.failed("read the sizes of", ""))
     }
 
+    /// Whether the store answers and takes writes: reads the marker anew, and has the file system flush a folder, which
+    /// one that has shut itself down refuses.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn probe(&self) -> Result<()> {
+        marker::read(&self.meta, &mut Vec::new())?;
+        if self.sizes()?.read_only {
+            return Err(Error::precondition(format!(
+                "{} is on a read-only file system: see the kernel log for the reason, then remount it read-write",
+                self.folder.path().display()
+            )));
+        }
+        self.meta.sync().map_err(self.meta.failed("sync", ""))
+    }
+
     /// What `check` says of the root `path` of `driver`. Changes nothing, and may be called while it is served.
     pub fn check(path: &Path, driver: &str) -> Vec<Finding> {
         let folder = match marker::open_folder(path) {

@@ -158,6 +158,10 @@ impl Volumes for Store {
     fn total(&self, _: &Context) -> Result<Option<Total>> {
         self.records.total().map(Some)
     }
+
+    fn probe(&self, _: &Context) -> Result<()> {
+        self.root.probe()
+    }
 }
 
 impl Create for Store {

@@ -101,6 +101,11 @@ pub(super) fn find(root: &Folder, driver: &str) -> Result<Option<InstanceId>> {
     Ok(Some(marker.instance))
 }
 
+/// Reads the marker as it lies in its folder.
+pub(super) fn read(meta: &Folder, text: &mut Vec<u8>) -> Result<()> {
+    meta.read(NAME, text, LARGEST).map_err(meta.failed("read the marker", NAME))
+}
+
 /// Locks the marker for as long as the file is open, against every other process and a second backend in this one.
 /// It is opened for writing, since NFS locks nothing else, and since that tells a read-only file system.
 pub(super) fn lock(meta: &Folder) -> Result<File> {
