@@ -11,7 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dunnage_driver_api::{Bytes, Command, Context, DeviceSource, Error, FsType, Identity, Result, Tool, VolumeId};
+use dunnage_driver_api::{
+    Bytes, Command, Context, DeviceSource, Error, ErrorKind, FsType, Identity, Result, Tool, VolumeId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::kernel::Version;
@@ -96,9 +98,12 @@ pub(super) fn format(
     if !again {
         intent.write(&source.identity)?;
     }
-    cx.commands
-        .run(&command)
-        .and_then(|output| output.success(&command))
+    let ran = cx.commands.run(&command);
+    if ran.as_ref().is_err_and(|error| error.kind() == ErrorKind::FailedPrecondition) && !again {
+        // The program is not there: the device is as blank as before.
+        intent.remove()?;
+    }
+    ran.and_then(|output| output.success(&command))
         .map_err(|error| error.during("format the volume").with("device", source.path.display()))?;
     Ok(FileSystem { fs_type, size, has_errors: false })
 }
