@@ -14,7 +14,7 @@ use dunnage_test_common::{
 };
 use tonic::Status;
 
-use crate::killer::{Killer, Nth};
+use crate::killer::{Nth, kill_at};
 
 pub(crate) const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
 const LIMIT: Duration = Duration::from_secs(60);
@@ -184,7 +184,7 @@ impl Rig {
     /// Calls once while each thread and program is killed at its N-th system call; brings the host back where it was.
     /// `None` where there was no answer.
     fn killed_in<T>(&mut self, nth: Nth, call: impl Fn(&Client) -> Result<T, Status>) -> Result<Option<T>> {
-        let killer = Killer::attach(self.host.pid()?, nth)?;
+        let killer = kill_at(self.host.pid()?, nth)?;
         let answer = call(&self.client);
         killer.detach()?;
         // A status without a source came from the host: what was killed was a program that it ran.

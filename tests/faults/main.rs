@@ -6,7 +6,9 @@
 mod devices;
 mod disks;
 mod places;
+mod reads;
 mod roots;
+mod tools;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

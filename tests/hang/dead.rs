@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use dunnage_test_common::{Need, Setup, can_run, get, wait_until};
-use dunnage_testkit::DeadFuse;
+use dunnage_testkit::FuseStore;
 use tonic::Code;
 
 use crate::{DUNNAGE, live, name, volume};
@@ -24,7 +24,8 @@ fn a_backend_that_is_dead_from_the_start_is_named_and_the_others_are_served() ->
     let setup = setup.set("telemetry", &format!("{{listen: '{port}'}}")).set("drain_seconds", "1");
     let mut host = setup.prepare(DUNNAGE)?;
     host.init()?;
-    let dead = DeadFuse::mount(&host.setup().root("wedged"))?;
+    let dead = FuseStore::mount(&host.setup().root("wedged"))?;
+    dead.fall_silent();
     host.spawn()?;
     host.wait_for(&name("files"))?;
     let client = host.client(&name("files"))?;
@@ -54,7 +55,8 @@ fn stats_of_a_volume_behind_a_dead_server_are_answered_in_time() -> Result<()> {
     let client = host.client(&name("files"))?;
     let hung = volume(&host, &client, "hung")?;
     client.node_publish_volume(hung.publish())?;
-    let dead = DeadFuse::mount(hung.target.parent().unwrap())?;
+    let dead = FuseStore::mount(hung.target.parent().unwrap())?;
+    dead.fall_silent();
     for _ in 0..2 {
         let began = Instant::now();
         let status = client.node_get_volume_stats(hung.stats()).expect_err("stats of the dead");

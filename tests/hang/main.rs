@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod dead;
+mod dying;
 mod slow;
 
 use anyhow::{Context, Result, ensure};

@@ -119,7 +119,8 @@ fn a_hanging_volume_holds_no_other_of_its_backend() -> Result<()> {
     let frozen = Frozen::new(&host.setup().root("slow"))?;
     for _ in 0..20 {
         let answer = slow.with_deadline(Duration::from_millis(100)).delete_volume(idle.delete());
-        assert_eq!(answer.expect_err("it hangs").code(), Code::DeadlineExceeded);
+        // On a busy machine the client is the first to give up.
+        ensure!(matches!(answer.expect_err("it hangs").code(), Code::DeadlineExceeded | Code::Cancelled));
     }
     // Publishing writes nothing to the store.
     slow.node_publish_volume(used.publish())?;

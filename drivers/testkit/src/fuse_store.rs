@@ -1,76 +1,148 @@
-//! A file system whose server is dead: it takes every request and answers none.
+//! A file system whose server does what a test wants: it answers, is silent, fails, or goes.
 
-use std::ffi::CString;
+mod protocol;
+mod tree;
+
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-/// FUSE_INIT: the one request that is answered.
-const INIT: u32 = 26;
-/// FUSE_STATFS.
-const STATFS: u32 = 17;
-/// Length of `struct fuse_in_header`; its first two fields are the length and the opcode, then comes the unique number.
-const IN_HEADER: usize = 40;
-/// `struct fuse_out_header` and `struct fuse_init_out`.
-const INIT_ANSWER: usize = 16 + 64;
-/// What the kernel wants a server to have room for at least is 8 KiB; this is what `max_write` below asks.
-const BUFFER: usize = 64 << 10;
+use protocol::{INIT, Request, STATFS};
+use tree::Tree;
+
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A mounted FUSE file system that is dead as a network file system is whose server has gone: `statfs`, `stat` and
-/// `readdir` in it hang, unkillable, until it is [released](Self::release) or dropped. What never asks the server
-/// (`open` with `O_PATH`, binding it elsewhere, `statx` with `AT_STATX_DONT_SYNC`) does not hang.
-pub struct DeadFuse {
+/// A mounted FUSE file system that keeps its files in memory, and can fail as a network file system does.
+///
+/// Silent, it takes every request and answers none: what asks the server (`stat`, `statfs`, `open`, `readdir`, reads and
+/// writes) hangs, unkillable. What never asks it (`open` with `O_PATH` of what is known, binding it elsewhere, `statx`
+/// with `AT_STATX_DONT_SYNC`) does not.
+pub struct FuseStore {
     target: PathBuf,
     mounted: bool,
-    swallowed: Arc<Swallowed>,
-    server: Option<JoinHandle<()>>,
+    server: Arc<Server>,
+    connection: Option<Connection>,
 }
 
 #[derive(Default)]
-struct Swallowed {
-    statfs: Mutex<usize>,
+struct Server {
+    state: Mutex<State>,
     changed: Condvar,
 }
 
-impl DeadFuse {
-    /// Mounts it on `target`, a directory. Needs root and `/dev/fuse`.
+#[derive(Default)]
+struct State {
+    tree: Tree,
+    silent: bool,
+    bad: Option<BadSectors>,
+    /// What came while it was silent, to be answered when it speaks again.
+    held: Vec<Request>,
+}
+
+/// Bytes of a file that cannot be read.
+#[derive(Debug, Clone, Copy)]
+pub struct BadSectors {
+    /// The inode of the file.
+    pub inode: u64,
+    /// The first of them; all that follow are bad too.
+    pub from: u64,
+}
+
+/// An open `/dev/fuse` and the thread that reads it. The kernel ends the connection when it is closed.
+struct Connection {
+    device: Arc<File>,
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FuseStore {
+    /// Mounts it, empty, on `target`, a directory. Needs root and `/dev/fuse`.
     ///
     /// # Errors
     /// Where the kernel has no FUSE or refuses the mount.
     pub fn mount(target: &Path) -> io::Result<Self> {
-        let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
-        let options = CString::new(options)?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        rustix::mount::mount("dunnage-dead", target, "fuse", flags, options.as_c_str())?;
-        let swallowed = Arc::new(Swallowed::default());
-        let mut dead = Self { target: target.into(), mounted: true, swallowed: Arc::clone(&swallowed), server: None };
-        let device = File::from(device);
-        dead.server = Some(std::thread::Builder::new().name("dead-fuse".into()).spawn(move || {
-            // An error says that the file system is unmounted.
-            let _ = serve(&device, &swallowed);
-        })?);
-        Ok(dead)
+        let mut store = Self { target: target.into(), mounted: false, server: Arc::default(), connection: None };
+        store.connect()?;
+        Ok(store)
     }
 
-    /// Waits until `count` calls of `statfs` have been taken, each of which hangs from then on.
+    fn connect(&mut self) -> io::Result<()> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
+        let options = std::ffi::CString::new(format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0,allow_other",
+            device.as_raw_fd()
+        ))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("dunnage-store", &self.target, "fuse", flags, options.as_c_str())?;
+        self.mounted = true;
+        self.connection = Some(Connection::new(device, self.server.clone())?);
+        Ok(())
+    }
+
+    /// From now on nothing is answered.
+    pub fn fall_silent(&self) {
+        self.server.lock().silent = true;
+    }
+
+    /// Answers again, what was asked meanwhile too.
+    pub fn answer(&self) {
+        let mut state = self.server.lock();
+        state.silent = false;
+        for request in std::mem::take(&mut state.held) {
+            if let Some(connection) = &self.connection {
+                state.answer(&connection.device, &request);
+            }
+        }
+    }
+
+    /// From now on reads of these bytes, and of no others, are I/O errors.
+    pub fn fail_reads(&self, bad: impl Into<Option<BadSectors>>) {
+        self.server.lock().bad = bad.into();
+    }
+
+    /// How many requests hang.
+    pub fn held(&self) -> usize {
+        self.server.lock().held.len()
+    }
+
+    /// Waits until `count` calls of `statfs` hang.
     ///
     /// # Panics
     /// Where they do not come within a minute.
     pub fn wait_for_statfs(&self, count: usize) {
-        let taken = self.swallowed.statfs.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.swallowed.changed.wait_timeout_while(taken, PATIENCE, |taken| *taken < count);
-        let (taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(*taken >= count, "{} calls of statfs came to {}, not {count}", *taken, self.target.display());
+        let taken = |state: &State| state.held.iter().filter(|request| request.opcode() == STATFS).count();
+        let waited = self.server.changed.wait_timeout_while(self.server.lock(), PATIENCE, |state| taken(state) < count);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let taken = taken(&state);
+        assert!(taken >= count, "{taken} calls of statfs came to {}, not {count}", self.target.display());
+    }
+
+    /// Its server dies: every call that hangs and every later one fails, and the mount stays.
+    pub fn disconnect(&mut self) {
+        self.connection = None;
+        self.server.lock().held.clear();
+    }
+
+    /// A new server with the same files takes the place of the one before.
+    ///
+    /// # Errors
+    /// Where it cannot be mounted.
+    pub fn reconnect(&mut self) -> io::Result<()> {
+        self.unmount()?;
+        self.disconnect();
+        self.server.lock().silent = false;
+        self.connect()
     }
 
     /// Unmounts it by force: every call that hangs ends with an error.
@@ -78,80 +150,171 @@ impl DeadFuse {
     /// # Errors
     /// Where it cannot be unmounted.
     pub fn release(mut self) -> io::Result<()> {
-        self.end()
+        self.unmount()
     }
 
-    fn end(&mut self) -> io::Result<()> {
+    fn unmount(&mut self) -> io::Result<()> {
         if self.mounted {
             rustix::mount::unmount(&self.target, UnmountFlags::FORCE | UnmountFlags::DETACH)?;
             self.mounted = false;
         }
-        let server = self.server.take().map_or(Ok(()), JoinHandle::join);
-        server.map_err(|_| io::Error::other("the dead server panicked"))
+        Ok(())
     }
 }
 
-impl Drop for DeadFuse {
+impl Drop for FuseStore {
     fn drop(&mut self) {
         // A test that failed may have unmounted it already.
-        let _ = self.end();
+        let _ = self.unmount();
     }
 }
 
-fn serve(mut device: &File, swallowed: &Swallowed) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER + 4096];
-    loop {
-        let length = match device.read(&mut buffer) {
-            // The request was taken back before it was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            read => read?,
-        };
-        let request = &buffer[..length];
-        match word(request, 4) {
-            Some(INIT) => device.write_all(&init_answer(request))?,
-            Some(STATFS) => {
-                *swallowed.statfs.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                swallowed.changed.notify_all();
-            }
-            _ => {}
+impl Connection {
+    fn new(device: OwnedFd, server: Arc<Server>) -> io::Result<Self> {
+        let device = Arc::new(File::from(device));
+        let (stopped, stop) = io::pipe()?;
+        let own = device.clone();
+        let thread = std::thread::Builder::new().name("fuse-store".into()).spawn(move || {
+            // An error says that the file system is unmounted.
+            let _ = serve(&own, &stopped, &server);
+        })?;
+        Ok(Self { device, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // What it panicked with it has printed.
+            let _ = thread.join();
         }
     }
 }
 
-/// The answer to FUSE_INIT: the kernel's own version of the protocol, and no features.
-fn init_answer(request: &[u8]) -> [u8; INIT_ANSWER] {
-    let mut answer = [0; INIT_ANSWER];
-    let mut put = |at: usize, bytes: &[u8]| answer[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &(INIT_ANSWER as u32).to_ne_bytes());
-    put(8, request.get(8..16).unwrap_or_default());
-    put(16, &word(request, IN_HEADER).unwrap_or_default().to_ne_bytes());
-    put(20, &word(request, IN_HEADER + 4).unwrap_or_default().to_ne_bytes());
-    put(36, &(BUFFER as u32).to_ne_bytes());
-    answer
+impl Server {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+impl State {
+    fn answer(&mut self, device: &File, request: &Request) {
+        let bad = self.bad.is_some_and(|bad| request.reads(bad.inode, bad.from));
+        let answer = if bad { Err(Errno::IO) } else { request.run(&mut self.tree) };
+        if let Some(bytes) = request.reply(answer) {
+            // One whose caller was interrupted, or whose file system is unmounted, is wanted by nobody.
+            let _ = (&mut &*device).write_all(&bytes);
+        }
+    }
+}
+
+fn serve(mut device: &File, stopped: &PipeReader, server: &Server) -> io::Result<()> {
+    let mut buffer = vec![0; protocol::BUFFER];
+    loop {
+        let mut ready = [PollFd::new(device, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
+        poll(&mut ready, None)?;
+        if !ready[1].revents().is_empty() {
+            return Ok(());
+        }
+        let length = match device.read(&mut buffer) {
+            // The request was taken back before it was read.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => continue,
+            read => read?,
+        };
+        let request = Request::new(&buffer[..length]);
+        let mut state = server.lock();
+        if state.silent && request.opcode() != INIT {
+            if request.wants_an_answer() {
+                state.held.push(request);
+                server.changed.notify_all();
+            }
+            continue;
+        }
+        state.answer(device, &request);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
     use std::thread;
 
     use super::*;
 
+    fn store(test: &str) -> Option<(tempfile::TempDir, FuseStore)> {
+        let folder = crate::needs_root(test).then(|| tempfile::tempdir().unwrap())?;
+        let store = FuseStore::mount(folder.path()).unwrap();
+        Some((folder, store))
+    }
+
     #[test]
-    fn statfs_hangs_until_it_is_released() {
-        if !crate::needs_root("statfs_hangs_until_it_is_released") {
-            return;
+    fn files_are_kept_like_on_a_disk() {
+        let Some((folder, mut store)) = store("files_are_kept_like_on_a_disk") else { return };
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("a")).unwrap();
+        fs::write(at("a/new"), "text").unwrap();
+        fs::rename(at("a/new"), at("a/file")).unwrap();
+        fs::hard_link(at("a/file"), at("link")).unwrap();
+        let file = File::options().write(true).open(at("link")).unwrap();
+        file.set_len(100_000).unwrap();
+        rustix::fs::fsync(&file).unwrap();
+        assert_eq!(fs::read(at("a/file")).unwrap().len(), 100_000);
+        assert_eq!(fs::remove_dir(at("a")).unwrap_err().kind(), io::ErrorKind::DirectoryNotEmpty);
+        fs::remove_file(at("a/file")).unwrap();
+        fs::remove_dir(at("a")).unwrap();
+        for number in 0..300 {
+            fs::write(at(&format!("many-{number}")), "").unwrap();
         }
-        let folder = tempfile::tempdir().unwrap();
-        let dead = DeadFuse::mount(folder.path()).unwrap();
+        drop(file);
+        store.reconnect().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 301);
+        assert!(fs::read(at("link")).unwrap().starts_with(b"text\0"));
+    }
+
+    #[test]
+    fn a_read_that_fails_is_an_error_of_the_disk() {
+        let Some((folder, store)) = store("a_read_that_fails_is_an_error_of_the_disk") else { return };
+        let file = folder.path().join("file");
+        fs::write(&file, [1; 100_000]).unwrap();
+        store.fail_reads(BadSectors { inode: fs::metadata(&file).unwrap().ino(), from: 50_000 });
+        let mut head = [0; 4096];
+        File::open(&file).unwrap().read_exact(&mut head).unwrap();
+        assert_eq!(fs::read(&file).unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
+        store.fail_reads(None);
+        assert_eq!(fs::read(&file).unwrap(), [1; 100_000]);
+    }
+
+    #[test]
+    fn a_silent_server_holds_its_callers_until_it_answers() {
+        let Some((folder, store)) = store("a_silent_server_holds_its_callers_until_it_answers") else { return };
+        store.fall_silent();
         let path = folder.path().to_owned();
         let call = thread::spawn(move || rustix::fs::statfs(&path).map(drop));
-        dead.wait_for_statfs(1);
+        store.wait_for_statfs(1);
         assert!(!call.is_finished());
-        dead.release().unwrap();
+        store.answer();
+        call.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_dies_or_is_unmounted_lets_its_callers_go() {
+        let Some((folder, mut store)) = store("a_server_that_dies_or_is_unmounted_lets_its_callers_go") else { return };
+        let hang = |store: &FuseStore| {
+            store.fall_silent();
+            let path = folder.path().to_owned();
+            let call = thread::spawn(move || rustix::fs::statfs(&path).map(drop));
+            store.wait_for_statfs(1);
+            call
+        };
+        let call = hang(&store);
+        store.disconnect();
+        call.join().unwrap().unwrap_err();
+        assert_eq!(rustix::fs::statfs(folder.path()).unwrap_err(), Errno::NOTCONN);
+        store.reconnect().unwrap();
+        let call = hang(&store);
+        store.release().unwrap();
         call.join().unwrap().unwrap_err();
     }
 }

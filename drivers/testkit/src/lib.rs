@@ -1,7 +1,7 @@
 //! What tests of drivers and of the host share: faults that can be had on purpose.
 
-mod dead_fuse;
+mod fuse_store;
 mod need;
 
-pub use dead_fuse::DeadFuse;
+pub use fuse_store::{BadSectors, FuseStore};
 pub use need::needs_root;

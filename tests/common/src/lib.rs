@@ -15,6 +15,7 @@ mod process;
 mod requests;
 mod scratch;
 mod setup;
+mod strace;
 mod volume;
 mod wait;
 
@@ -29,5 +30,6 @@ pub use process::run_within;
 pub use requests::{GIB, MIB, MODE, block, create, expand, filesystem, mount};
 pub use scratch::Scratch;
 pub use setup::Setup;
+pub use strace::Strace;
 pub use volume::Volume;
 pub use wait::wait_until;

@@ -1,6 +1,6 @@
 //! A file system whose server is dead, behind one backend.
 
-use dunnage_testkit::{DeadFuse, needs_root};
+use dunnage_testkit::{FuseStore, needs_root};
 
 use super::*;
 
@@ -15,7 +15,8 @@ async fn a_dead_file_system_starves_neither_other_backends_nor_other_volumes_of_
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let dead = DeadFuse::mount(folder.path()).unwrap();
+    let dead = FuseStore::mount(folder.path()).unwrap();
+    dead.fall_silent();
     let (sick, well) = (workers(4, 10, SOON), workers(4, 10, NEVER));
     let hanging: Vec<_> =
         (0..6).map(|number| spawn(&sick, volume(&format!("dead-{number}")), statfs(folder.path()))).collect();
