@@ -9,24 +9,28 @@ use crate::error::{Error, Result};
 
 /// The longest path the kernel takes, in bytes, without the closing NUL.
 const PATH_MAX: usize = 4095;
+/// The longest name of a file or folder.
+const NAME_MAX: usize = 255;
 
 fn absolute(field: &str, text: &str) -> Result<PathBuf> {
     let path = Path::new(text);
     let wrong = if !path.is_absolute() {
-        "is not absolute"
+        "is not absolute: give an absolute path"
     } else if text.contains('\0') {
-        "has a NUL byte"
+        "has a NUL byte: no path can"
     } else if text.len() > PATH_MAX {
-        "is longer than 4095 bytes"
+        "is longer than 4095 bytes: give a shorter path"
+    } else if path.components().any(|component| component.as_os_str().len() > NAME_MAX) {
+        "has a name in it that is longer than 255 bytes: give a shorter one"
     } else if path.components().any(|component| component == Component::ParentDir) {
-        "has a .. in it"
+        "has a .. in it: give an absolute path without"
     } else if path.parent().is_none() {
-        "is the root folder"
+        "is the root folder: give a path below it"
     } else {
         // Collected anew, so that `//` and `/./` and a slash at the end make no second name for one place.
         return Ok(path.components().collect());
     };
-    Err(Error::invalid(format!("{field} {text:?} {wrong}: give an absolute path without ..")))
+    Err(Error::invalid(format!("{field} {text:?} {wrong}")))
 }
 
 macro_rules! node_path {
@@ -95,6 +99,18 @@ mod tests {
         {
             let error = TargetPath::new(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_takes_no_path_of_is_refused_before_it_is_asked() {
+        let name = "n".repeat(255);
+        let longest = format!("/{name}").repeat(15) + "/" + &"n".repeat(254);
+        assert_eq!(longest.len(), 4095);
+        TargetPath::new(&longest).unwrap();
+        for (text, reason) in [(format!("{longest}n"), "4095"), (format!("/a/{name}n/b"), "255")] {
+            let error = TargetPath::new(&text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
         }
     }
 
