@@ -1,6 +1,6 @@
 //! One configured backend: opened as soon as it can be, then watched.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dunnage_driver_api::{Context, NodeName, Opening, System, Total};
@@ -36,6 +36,8 @@ pub(super) enum State {
 pub(super) struct Slot {
     pub(super) config: BackendConfig,
     state: watch::Sender<State>,
+    /// Why its plugin does not let it answer although it is open: so until the process ends.
+    left_out: Arc<OnceLock<String>>,
     /// What its volumes were together when it was asked last.
     total: watch::Sender<Option<Total>>,
 }
@@ -43,7 +45,8 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(config: BackendConfig, node: &NodeName) -> Self {
         let state = if config.is_on(node) { State::Closed("it is being opened".into()) } else { State::Elsewhere };
-        Self { config, state: watch::Sender::new(state), total: watch::Sender::new(None) }
+        let left_out = Arc::default();
+        Self { config, state: watch::Sender::new(state), left_out, total: watch::Sender::new(None) }
     }
 
     pub(super) fn state(&self) -> State {
@@ -75,8 +78,24 @@ impl Slot {
         }
     }
 
+    /// What is wrong with it: why it is not open or does not answer, or what is wrong with it now.
+    pub(super) fn adverse(&self) -> Option<String> {
+        match self.state() {
+            State::Elsewhere => None,
+            State::Closed(message) => Some(message),
+            State::Open(_, adverse) => self.left_out.get().cloned().or(adverse),
+        }
+    }
+
+    /// Says that its plugin does not let it answer, which only a restart can change.
+    pub(super) fn leave_out(&self, why: String) {
+        tracing::error!(backend = %self.config.name, error = why, "backend is open and not served");
+        // There is one plugin to say so.
+        let _ = self.left_out.set(why);
+    }
+
     /// Says what is wrong with the open backend, once for each thing.
-    pub(super) fn report(&self, adverse: Option<String>) {
+    fn report(&self, adverse: Option<String>) {
         self.state.send_if_modified(|state| {
             let State::Open(backend, known) = state else { return false };
             if *known == adverse {

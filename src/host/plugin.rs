@@ -128,7 +128,7 @@ async fn join(plugin: Arc<Plugin>, late: Vec<Slot>) -> std::convert::Infallible 
         joining.spawn(async move {
             let backend = slot.opened().await;
             if let Err(error) = plugin.join(backend) {
-                slot.report(Some(error.report()));
+                slot.leave_out(error.report());
             }
         });
     }

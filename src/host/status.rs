@@ -58,11 +58,11 @@ impl Health for Status {
 
     fn backends(&self) -> Vec<BackendHealth> {
         let health = |slot: &Slot| {
-            let (healthy, message) = match slot.state() {
-                State::Elsewhere => return None,
-                State::Closed(message) => (false, message),
-                State::Open(_, adverse) => (adverse.is_none(), adverse.unwrap_or_default()),
-            };
+            if matches!(slot.state(), State::Elsewhere) {
+                return None;
+            }
+            let adverse = slot.adverse();
+            let (healthy, message) = (adverse.is_none(), adverse.unwrap_or_default());
             Some(BackendHealth { backend: slot.config.name.to_string(), healthy, message })
         };
         self.slots.iter().filter_map(health).collect()
