@@ -5,9 +5,11 @@
 
 mod devices;
 mod disks;
+mod health;
 mod places;
 mod reads;
 mod roots;
+mod state;
 mod tools;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@
 
 mod dead;
 mod dying;
+mod late;
 mod slow;
 
 use anyhow::{Context, Result, ensure};

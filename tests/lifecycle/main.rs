@@ -6,10 +6,12 @@ mod answers;
 mod block;
 mod capacity;
 mod ephemeral;
+mod fs_group;
 mod grow;
 mod list;
 mod modes;
 mod places;
+mod privileges;
 mod readonly;
 
 use anyhow::{Result, ensure};

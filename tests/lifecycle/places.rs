@@ -177,3 +177,52 @@ fn data_survives_every_way_to_and_from_the_node() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_file_at_the_staging_path_is_refused_and_left() -> Result<()> {
+    let Some(rig) = rig("a_file_at_the_staging_path_is_refused_and_left")? else { return Ok(()) };
+    let volume = rig.volume(&rig.disks, "a", mount())?;
+    let staging = volume.staging.clone().unwrap();
+    fs::create_dir_all(staging.parent().unwrap())?;
+    fs::write(&staging, "mine")?;
+    let message = is("a file", rig.disks.node_stage_volume(volume.stage()), Code::FailedPrecondition)?;
+    ensure!(message.contains(staging.to_str().unwrap()), "{message}");
+    let mut below = volume.clone();
+    below.staging = Some(staging.join("below"));
+    is("below a file", rig.disks.node_stage_volume(below.stage()), Code::FailedPrecondition)?;
+    rig.disks.node_unstage_volume(volume.unstage())?;
+    assert_eq!(fs::read_to_string(&staging)?, "mine");
+    ensure!(
+        dunnage_test_common::loop_devices_beneath(rig.host.setup().scratch().path()).is_empty(),
+        "a device is left"
+    );
+    fs::remove_file(&staging)?;
+    bring(&rig.disks, &volume)?;
+    take(&rig.disks, &volume)
+}
+
+#[test]
+fn paths_as_long_as_the_kernel_takes_are_used() -> Result<()> {
+    let Some(rig) = rig("paths_as_long_as_the_kernel_takes_are_used")? else { return Ok(()) };
+    let folder = rig.host.setup().scratch().folder("long")?;
+    let longest = |letter: &str| {
+        let mut path = folder.clone();
+        while path.as_os_str().len() < 4095 {
+            let room = 4095 - path.as_os_str().len() - 1;
+            // What is left must not be a slash alone.
+            path.push(letter.repeat(if room == 256 { 100 } else { room.min(255) }));
+        }
+        path
+    };
+    for client in [&rig.files, &rig.disks] {
+        let mut volume = rig.volume(client, "a", mount())?;
+        volume.staging = volume.staging.map(|_| longest("s"));
+        volume.target = longest("t");
+        assert_eq!(volume.target.as_os_str().len(), 4095);
+        bring(client, &volume)?;
+        client.node_get_volume_stats(volume.stats())?;
+        client.node_publish_volume(volume.publish())?;
+        take(client, &volume)?;
+    }
+    Ok(())
+}

@@ -103,6 +103,8 @@ fn what_is_too_large_is_refused_with_its_size_and_the_limit() -> Result<()> {
     refused("volume_context", client.node_publish_volume(context), Code::InvalidArgument, &["65537"])?;
     let path = csi::NodePublishVolumeRequest { target_path: format!("/{}", "x/".repeat(2100)), ..volume.publish() };
     refused("target_path", client.node_publish_volume(path), Code::InvalidArgument, &["target_path", "4095"])?;
+    let name = csi::NodePublishVolumeRequest { target_path: format!("/{}/x", "x".repeat(256)), ..volume.publish() };
+    refused("a name", client.node_publish_volume(name), Code::InvalidArgument, &["target_path", "255"])?;
     let huge = csi::CreateVolumeRequest { secrets: map("k", 8 << 20), ..create("a", MIB, mount()) };
     refused("a request of 8 MiB", client.create_volume(huge), Code::InvalidArgument, &[])
 }

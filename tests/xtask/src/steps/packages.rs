@@ -9,10 +9,10 @@ use crate::summary::Outcome;
 /// Debian's package, and the programs that must be there of it: the one list of what the tests need installed.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("e2fsprogs", &["mkfs.ext4", "e2fsck", "resize2fs"]),
-    ("xfsprogs", &["mkfs.xfs", "xfs_repair", "xfs_growfs"]),
+    ("xfsprogs", &["mkfs.xfs", "xfs_repair", "xfs_growfs", "xfs_io"]),
     ("btrfs-progs", &["mkfs.btrfs", "btrfs"]),
     ("mount", &["mount", "umount", "losetup"]),
-    ("util-linux", &["unshare", "fsfreeze"]),
+    ("util-linux", &["unshare", "fsfreeze", "blockdev", "setpriv"]),
     ("strace", &["strace"]),
 ];
 
