@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use dunnage_csi_proto::csi::v1::{Volume, VolumeCapability};
+use tonic::Code;
 
+use crate::client::plugin::DEADLINE;
 use crate::client::{Error, Plugin, Result, VolumeRequest};
 
 /// The life of one volume: what of it has been begun, so that it can always be ended.
@@ -173,24 +176,50 @@ impl Life {
         if self.created.is_none() && self.maybe_created {
             let _refused_means_not_there = self.create().await;
         }
-        if self.created.is_none() {
+        let Some(volume_id) = self.created.as_ref().map(|volume| volume.volume_id.clone()) else {
             return self.clear().await.err().into_iter().collect();
-        }
+        };
+        let plugin = &self.plugin;
         for target in std::mem::take(&mut self.published).into_iter().rev() {
-            let volume_id = self.created.as_ref().map(|volume| volume.volume_id.clone()).unwrap_or_default();
-            let undo = self.plugin.node_unpublish_volume(&volume_id, &target);
+            let undo = once_free(|| plugin.node_unpublish_volume(&volume_id, &target));
             errors.extend(around.call("NodeUnpublishVolume", undo).await.err());
         }
-        if self.staged {
-            errors.extend(around.call("NodeUnstageVolume", self.unstage()).await.err());
+        if let (Some(staging), true) = (self.staging(), self.staged) {
+            let undone =
+                around.call("NodeUnstageVolume", once_free(|| plugin.node_unstage_volume(&volume_id, &staging)));
+            self.staged = note(undone.await, &mut errors);
         }
         if self.attached {
-            errors.extend(around.call("ControllerUnpublishVolume", self.detach()).await.err());
+            let undo = once_free(|| plugin.controller_unpublish_volume(&volume_id));
+            self.attached = note(around.call("ControllerUnpublishVolume", undo).await, &mut errors);
         }
-        errors.extend(around.call("DeleteVolume", self.delete()).await.err());
+        self.maybe_created =
+            note(around.call("DeleteVolume", once_free(|| plugin.delete_volume(&volume_id))).await, &mut errors);
+        self.created = self.created.take().filter(|_| self.maybe_created);
         errors.extend(self.clear().await.err());
         errors
     }
+}
+
+/// Repeats a call for as long as another one holds the volume: one that nobody waited for goes on to its end.
+async fn once_free<F: Future<Output = Result<()>>>(call: impl Fn() -> F) -> Result<()> {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    let until = Instant::now() + DEADLINE;
+    loop {
+        match call().await {
+            Err(error) if error.code() == Some(Code::Aborted) && Instant::now() < until => {
+                tokio::time::sleep(BETWEEN).await;
+            }
+            answered => return answered,
+        }
+    }
+}
+
+/// Keeps the error of what was to be taken back; whether it is there still.
+fn note(undone: Result<()>, errors: &mut Vec<Error>) -> bool {
+    let left = undone.is_err();
+    errors.extend(undone.err());
+    left
 }
 
 /// What is done around a call: timing it, showing it, or nothing.
