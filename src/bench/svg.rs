@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-/// Colours by role; the page's own scheme chooses the set.
+/// Colours by role; the page's own scheme chooses the set. Without variables, which few programs but browsers know.
 const STYLE: &str = "\
-svg{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--dim:#6a737d;--rule:#d8dee4;--c0:#0969da;--c1:#bf5700}\
-@media(prefers-color-scheme:dark){svg{--paper:#0d1117;--ink:#e6edf3;--dim:#8b949e;--rule:#30363d;--c0:#58a6ff;--c1:#f0883e}}\
-.paper{fill:var(--paper)}.ink{fill:var(--ink)}.dim{fill:var(--dim)}.title{fill:var(--ink);font-weight:600}\
-.rule{stroke:var(--rule);stroke-width:1}.fill0{fill:var(--c0)}.fill1{fill:var(--c1)}\
-.line0{stroke:var(--c0);stroke-width:4;stroke-linecap:round;opacity:.45}\
-.line1{stroke:var(--c1);stroke-width:4;stroke-linecap:round;opacity:.45}\
-text{font:12px ui-sans-serif,system-ui,sans-serif}";
+text{font-family:ui-sans-serif,system-ui,sans-serif;font-size:12px}.title{font-weight:600}\
+.line0,.line1{stroke-width:4;stroke-linecap:round;opacity:.45}.rule{stroke-width:1}\
+.paper{fill:#fff}.ink,.title{fill:#1b1f24}.dim{fill:#6a737d}.rule{stroke:#d8dee4}\
+.fill0{fill:#0969da}.line0{stroke:#0969da}.fill1{fill:#bf5700}.line1{stroke:#bf5700}\
+@media(prefers-color-scheme:dark){\
+.paper{fill:#0d1117}.ink,.title{fill:#e6edf3}.dim{fill:#8b949e}.rule{stroke:#30363d}\
+.fill0{fill:#58a6ff}.line0{stroke:#58a6ff}.fill1{fill:#f0883e}.line1{stroke:#f0883e}}";
 
 /// Where a text stands about its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
