@@ -174,32 +174,6 @@ mod tests {
         }
     }
 
-    /// Every element that is opened is closed in turn, and no text holds a bare `<` or `&`.
-    fn well_formed(svg: &str) -> bool {
-        let mut open: Vec<&str> = Vec::new();
-        for part in svg.split('<').skip(1) {
-            let Some((tag, text)) = part.split_once('>') else { return false };
-            let entities = text
-                .split('&')
-                .skip(1)
-                .all(|rest| ["amp;", "lt;", "gt;", "quot;"].iter().any(|entity| rest.starts_with(entity)));
-            let name = tag.split_whitespace().next().unwrap_or_default();
-            let balanced = match name.strip_prefix('/') {
-                Some(name) => open.pop() == Some(name),
-                None => {
-                    tag.ends_with('/') || {
-                        open.push(name);
-                        true
-                    }
-                }
-            };
-            if !balanced || !entities || tag.matches('"').count() % 2 != 0 {
-                return false;
-            }
-        }
-        open.is_empty()
-    }
-
     #[test]
     fn the_plot_is_well_formed_with_and_without_times() {
         let times = CallReport {
@@ -212,10 +186,9 @@ mod tests {
         };
         for calls in [vec![], vec![times]] {
             let svg = plot(&report(calls));
-            assert!(well_formed(&svg), "{svg}");
+            roxmltree::Document::parse(&svg).unwrap();
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
-        assert!(!well_formed("<svg><g></svg>") && !well_formed("<svg>&</svg>"));
     }
 
     #[test]

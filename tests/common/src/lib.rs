@@ -25,7 +25,7 @@ pub use disk::{Frozen, mount_disk};
 pub use host::Host;
 pub use http::get;
 pub use mounts::{loop_devices_beneath, mounts_beneath};
-pub use need::{Need, can_run};
+pub use need::{NOBODY, Need, can_run};
 pub use process::run_within;
 pub use requests::{GIB, MIB, MODE, block, create, expand, filesystem, mount};
 pub use scratch::Scratch;

@@ -1,13 +1,17 @@
 //! What a test cannot do without.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Something that a machine may lack.
 #[derive(Debug, Clone)]
 pub enum Need {
     /// To be uid 0 with the rights of the machine's root.
     Root,
+    /// That an ordinary user may make a user namespace.
+    UserNamespaces,
     /// A program in `PATH`, or in one of the folders of the system's own programs.
     Program(&'static str),
     /// A file that somebody must have made before, and the command that makes it.
@@ -20,11 +24,30 @@ impl Need {
         match self {
             Self::Root if rustix::process::geteuid().is_root() => None,
             Self::Root => Some("it needs root".into()),
+            Self::UserNamespaces => no_user_namespaces(),
             Self::Program(program) if in_path(program) => None,
             Self::Program(program) => Some(format!("there is no program {program}")),
             Self::File(path, _) if path.exists() => None,
             Self::File(path, remedy) => Some(format!("there is no {}; {remedy} makes it", path.display())),
         }
+    }
+}
+
+/// A user of no rights, for what must work without any.
+pub const NOBODY: u32 = 1000;
+
+fn no_user_namespaces() -> Option<String> {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "true"]).stderr(Stdio::null());
+    if rustix::process::geteuid().is_root() {
+        unshare.uid(NOBODY).gid(NOBODY);
+    }
+    match unshare.status() {
+        Ok(status) if status.success() => None,
+        Ok(_) => {
+            Some("an ordinary user may make no user namespace (kernel.unprivileged_userns_clone, apparmor)".into())
+        }
+        Err(error) => Some(format!("unshare cannot be started: {error}")),
     }
 }
 
