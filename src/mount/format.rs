@@ -38,6 +38,9 @@ pub(super) struct Intent {
     path: PathBuf,
 }
 
+/// The form of the file that this release writes; it reads this one and the one before.
+const VERSION: u32 = 1;
+
 #[derive(Serialize, Deserialize)]
 struct Blank {
     version: u32,
@@ -51,8 +54,15 @@ impl Intent {
     }
 
     /// Whether it was written for this device. A file that was cut short was never followed by a formatting.
+    ///
+    /// # Errors
+    /// FailedPrecondition where a later release wrote it: what that means is not known here.
     pub(super) fn names(&self, identity: &Identity) -> Result<bool> {
         match fs::read(&self.path) {
+            Ok(text) if record::is_later(&text, VERSION) => Err(Error::precondition(format!(
+                "{} was written by a later release, which was formatting the device: run that one",
+                self.path.display()
+            ))),
             Ok(text) => Ok(serde_json::from_slice(&text).is_ok_and(|blank: Blank| blank.identity == *identity)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(self.error("read", error)),
@@ -60,7 +70,7 @@ impl Intent {
     }
 
     fn write(&self, identity: &Identity) -> Result<()> {
-        let text = serde_json::to_vec(&Blank { version: 1, identity: identity.clone() })
+        let text = serde_json::to_vec(&Blank { version: VERSION, identity: identity.clone() })
             .map_err(|error| Error::internal("cannot write that a device is blank").caused_by(error))?;
         record::replace(&self.path, &text)
             .and_then(|file| file.sync_all())

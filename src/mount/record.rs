@@ -216,16 +216,25 @@ impl Records {
             ))
             .retry(false)
         };
-        let record: Record = serde_json::from_slice(&text).map_err(|error| unknown("is damaged").caused_by(error))?;
-        if record.version > VERSION {
+        // A later release may have other fields; its version is still the first thing to say.
+        if is_later(&text, VERSION) {
             return Err(unknown("was written by a later release"));
         }
-        Ok(Some(record))
+        serde_json::from_slice(&text).map(Some).map_err(|error| unknown("is damaged").caused_by(error))
     }
 
     fn path(&self, volume: &VolumeId) -> PathBuf {
         self.folder.join(format!("{volume}.json"))
     }
+}
+
+/// Whether a file says of itself that its form is later than `known`.
+pub(super) fn is_later(text: &[u8], known: u32) -> bool {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    serde_json::from_slice(text).is_ok_and(|Version { version }| version > known)
 }
 
 /// Puts a file in the place of another in one step, and gives it back open, so that the caller may flush it. Two calls

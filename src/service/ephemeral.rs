@@ -78,14 +78,20 @@ impl EphemeralMarks {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| self.failed("read", error))?,
         }
-        let mark: Mark = serde_json::from_slice(&bytes).map_err(|error| self.failed("read", error.into()))?;
-        if mark.version != VERSION {
-            return Err(Error::precondition(format!(
-                "the mark of the ephemeral volume has version {}, this release knows {VERSION}: run a later one",
-                mark.version
-            )));
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
         }
-        Ok(Some(mark))
+        // A later release may have other fields; its version is still the first thing to say.
+        let broken = |error: serde_json::Error| self.failed("read", error.into());
+        let Version { version } = serde_json::from_slice(&bytes).map_err(broken)?;
+        if version != VERSION {
+            return Err(Error::precondition(format!(
+                "the mark of the ephemeral volume has version {version}, this release knows {VERSION}: run a later one"
+            ))
+            .with("folder", self.folder.display()));
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(broken)
     }
 
     fn remove(&self, mark: &Mark) -> Result<()> {
