@@ -1,0 +1,135 @@
+//! What this release and the one before wrote is read: by what follows from it.
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+
+use anyhow::{Context, Result, ensure};
+use dunnage_csi_proto::csi::v1 as csi;
+use dunnage_test_common::{Client, MIB, Volume, block, create, loop_devices_beneath, mount};
+
+use crate::{DISKS, FILES, Left, MARK, POD, boot, needs_root};
+
+impl Left {
+    fn volume(&self, name: &str, capability: csi::VolumeCapability, stages: bool) -> Volume {
+        let made = csi::Volume { volume_id: self.ids[name].clone(), ..Default::default() };
+        Volume::new(made, capability, &self.path("pods").join(name), stages)
+    }
+}
+
+fn listed(client: &Client) -> Result<Vec<(String, i64)>> {
+    let entries = client.list_volumes(Default::default())?.entries.into_iter();
+    let mut volumes: Vec<_> = entries.map(|entry| entry.volume.unwrap()).collect();
+    volumes.sort_by(|one, other| one.volume_id.cmp(&other.volume_id));
+    Ok(volumes.into_iter().map(|volume| (volume.volume_id, volume.capacity_bytes)).collect())
+}
+
+fn reasons(client: &Client, volume: &Volume) -> Result<Vec<String>> {
+    let request = csi::NodeGetVolumeHealthRequest { volume_id: volume.id(), ..Default::default() };
+    let health = client.node_get_volume_health(request)?.volume_health.context("no health")?;
+    Ok(health.health_statuses.into_iter().map(|one| one.reason).collect())
+}
+
+#[test]
+fn markers_and_records_of_volumes_are_read_and_a_repeated_create_finds_them() -> Result<()> {
+    if !needs_root("markers_and_records_of_volumes_are_read_and_a_repeated_create_finds_them")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    left.host.restart()?;
+    let (files, disks) = (left.host.client(FILES)?, left.host.client(DISKS)?);
+    for (client, names) in [(&files, ["notes", "pod", "limited"]), (&disks, ["database", "raw", "half"])] {
+        let size = |name: &str| if name == "pod" { 64 * MIB } else { 16 * MIB };
+        let mut wanted: Vec<_> = names.iter().map(|name| (left.ids[name].clone(), size(name))).collect();
+        wanted.sort();
+        assert_eq!(listed(client)?, wanted);
+    }
+    // The id of a volume never changes its form.
+    assert_eq!(left.ids["notes"], "3iwbz5jcfd4nuh7ysyfoqhsuki.notes.266hue3m7ekdg");
+    for (client, name, capability) in
+        [(&files, "notes", mount()), (&disks, "database", mount()), (&disks, "raw", block())]
+    {
+        let again = client.create_volume(create(name, 16 * MIB, capability.clone()))?.volume.context("no volume")?;
+        assert_eq!(again.volume_id, left.ids[name], "the digest of a request has changed");
+        // And it can be used.
+        let volume = left.volume(name, capability, name != "notes");
+        if volume.staging.is_some() {
+            client.node_unpublish_volume(volume.unpublish())?;
+            client.node_unstage_volume(volume.unstage())?;
+            client.node_stage_volume(volume.stage())?;
+        }
+        client.node_publish_volume(volume.publish())?;
+        client.node_unpublish_volume(volume.unpublish())?;
+        if volume.staging.is_some() {
+            client.node_unstage_volume(volume.unstage())?;
+        }
+        client.delete_volume(volume.delete())?;
+    }
+    let context = csi::ControllerGetVolumeRequest { volume_id: left.ids["limited"].clone() };
+    let limited = files.controller_get_volume(context)?.volume.context("no volume")?;
+    assert_eq!(limited.volume_context, [("colour".to_owned(), "red".to_owned())].into());
+    Ok(())
+}
+
+#[test]
+fn records_of_what_was_mounted_are_read_and_undone() -> Result<()> {
+    if !needs_root("records_of_what_was_mounted_are_read_and_undone")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    left.host.restart()?;
+    let (files, disks) = (left.host.client(FILES)?, left.host.client(DISKS)?);
+    for (client, name, capability, found) in [
+        (&files, "notes", mount(), &["TargetMountMissing"][..]),
+        (&disks, "database", mount(), &["DeviceGone", "StagingMountMissing", "TargetMountMissing"]),
+        (&disks, "raw", block(), &["DeviceGone", "TargetMountMissing"]),
+    ] {
+        let volume = left.volume(name, capability, name != "notes");
+        assert_eq!(reasons(client, &volume)?, found, "{name}");
+        client.node_unpublish_volume(volume.unpublish())?;
+        if volume.staging.is_some() {
+            client.node_unstage_volume(volume.unstage())?;
+        }
+        assert_eq!(reasons(client, &volume)?, [""; 0], "{name}");
+        ensure!(!boot(&left.host)?.join(format!("{}.json", volume.id())).exists(), "the record of {name} is left");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_mark_of_an_ephemeral_volume_is_read_and_the_volume_deleted_by_it() -> Result<()> {
+    if !needs_root("the_mark_of_an_ephemeral_volume_is_read_and_the_volume_deleted_by_it")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    left.host.restart()?;
+    let files = left.host.client(FILES)?;
+    let (volume_id, target_path) = (POD.0.to_owned(), POD.1.to_owned());
+    files.node_unpublish_volume(csi::NodeUnpublishVolumeRequest { volume_id, target_path })?;
+    ensure!(listed(&files)?.iter().all(|(id, _)| *id != left.ids["pod"]), "it is not deleted");
+    ensure!(!left.path("state/ephemeral").join(MARK).exists(), "the mark is left");
+    Ok(())
+}
+
+#[test]
+fn the_file_that_says_a_device_was_blank_is_read_and_the_device_formatted_again() -> Result<()> {
+    if !needs_root("the_file_that_says_a_device_was_blank_is_read_and_the_device_formatted_again")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    let mut image = fs::File::options().write(true).open(left.path("roots/disks/images/half"))?;
+    image.seek(SeekFrom::Start(9 << 10))?;
+    image.write_all(b"a part of a file system")?;
+    drop(image);
+    left.host.restart()?;
+    let disks = left.host.client(DISKS)?;
+    let half = left.volume("half", mount(), true);
+    disks.node_stage_volume(half.stage())?;
+    disks.node_publish_volume(half.publish())?;
+    fs::write(half.target.join("data"), "data")?;
+    disks.node_unpublish_volume(half.unpublish())?;
+    disks.node_unstage_volume(half.unstage())?;
+    ensure!(loop_devices_beneath(&left.path("")).is_empty(), "a loop device is left");
+    let name = format!("state/node/{}.formatting", left.ids["half"]);
+    ensure!(!left.path(&name).exists(), "the file is left");
+    Ok(())
+}
