@@ -121,6 +121,14 @@ fn a_store_that_falls_silent_holds_its_own_bounded_threads_and_all_goes_on_when_
         ensure!(stuck <= THREADS, "{stuck} threads are stuck");
         Ok(stuck == THREADS)
     })?;
+    // However often it was called, each volume has one of them.
+    let log = host.log();
+    let hanging = log.lines().filter(|line| line.contains("its thread is written off"));
+    let volumes: Vec<_> = hanging.filter_map(|line| line.split_once("volume=").map(|(_, volume)| volume)).collect();
+    for volume in ["\"a\"", "\"b\"", "\"used\""] {
+        let count = volumes.iter().filter(|line| line.starts_with(volume)).count();
+        ensure!(count == 1, "{count} threads hang for {volume}: {volumes:?}");
+    }
     ensure!(store.held() <= THREADS + 2, "{} requests hang in the store", store.held());
     // Whatever would need a thread is refused at once, and what runs keeps its key.
     let refused = soon(|| sick.create_volume(create("new", MIB, mount()))).expect_err("there is no thread for it");

@@ -131,7 +131,7 @@ impl Root {
     /// # Errors
     /// What is wrong with it.
     pub fn probe(&self) -> Result<()> {
-        marker::read(&self.meta, &mut Vec::new())?;
+        marker::read_again(&self.meta)?;
         if self.sizes()?.read_only {
             return Err(Error::precondition(format!(
                 "{} is on a read-only file system: see the kernel log for the reason, then remount it read-write",

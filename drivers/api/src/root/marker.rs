@@ -101,9 +101,19 @@ pub(super) fn find(root: &Folder, driver: &str) -> Result<Option<InstanceId>> {
     Ok(Some(marker.instance))
 }
 
-/// Reads the marker as it lies in its folder.
-pub(super) fn read(meta: &Folder, text: &mut Vec<u8>) -> Result<()> {
-    meta.read(NAME, text, LARGEST).map_err(meta.failed("read the marker", NAME))
+/// Reads the marker of a root that is open.
+pub(super) fn read_again(meta: &Folder) -> Result<()> {
+    meta.read(NAME, &mut Vec::new(), LARGEST).map_err(|error| {
+        let place = meta.path().join(NAME);
+        Error::io(
+            format!(
+                "cannot read the marker {} any more: see the kernel log; if the file system was mounted anew, restart \
+                 the host, which has the old mount open",
+                place.display()
+            ),
+            error,
+        )
+    })
 }
 
 /// Locks the marker for as long as the file is open, against every other process and a second backend in this one.

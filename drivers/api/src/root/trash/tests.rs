@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 
@@ -15,8 +16,25 @@ fn root() -> (TempDir, Root) {
     (temp, root)
 }
 
+/// How many files a large tree has: a number in the environment, for a long run, or as many as take a moment.
+fn many() -> usize {
+    std::env::var("DUNNAGE_TRASH_FILES").ok().map_or(4000, |count| count.parse().expect("it is no number"))
+}
+
+/// Discards `name`, and says how long it took until it was out of reach, and until it was gone.
+#[expect(clippy::print_stderr, reason = "the figures of a long run, with --nocapture")]
+fn discard_and_time(root: &Root, name: &str, what: &str) {
+    let began = Instant::now();
+    root.trash().discard(root.folder(), name).unwrap();
+    let discarded = began.elapsed();
+    wait_until_empty(root);
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default().trim().to_owned();
+    eprintln!("{what}: out of reach after {discarded:.1?}, gone after {:.1?}, peak memory {peak}", began.elapsed());
+}
+
 fn wait_until_empty(root: &Root) {
-    let late = Instant::now() + Duration::from_secs(120);
+    let late = Instant::now() + Duration::from_secs(120 + many() as u64 / 1000);
     while !root.trash().is_empty().unwrap() {
         assert!(Instant::now() < late, "the trash was not emptied");
         std::thread::sleep(Duration::from_millis(2));
@@ -57,25 +75,31 @@ fn names_that_lead_out_are_refused() {
 fn a_tree_deeper_than_any_path_may_be_goes_away() {
     let (temp, root) = root();
     let mut folder = Folder::at(temp.path()).unwrap();
-    for _ in 0..2000 {
+    let depth = many() / 2;
+    for _ in 0..depth {
         mkdirat(&folder, "d", Mode::RWXU).unwrap();
-        folder = folder.folder("d").unwrap();
+        // By its descriptor: a folder's own path would grow with the depth.
+        folder = Folder::at(Path::new(&format!("/proc/self/fd/{}/d", folder.as_fd().as_raw_fd()))).unwrap();
     }
     drop(folder);
-    root.trash().discard(root.folder(), "d").unwrap();
-    wait_until_empty(&root);
+    discard_and_time(&root, "d", &format!("a tree {depth} deep"));
 }
 
 #[test]
 fn a_wide_tree_goes_away() {
     let (temp, root) = root();
-    for folder in 0..20 {
-        let folder = temp.path().join(format!("tree/{folder}"));
-        fs::create_dir_all(&folder).unwrap();
-        (0..200).for_each(|file| fs::write(folder.join(file.to_string()), "").unwrap());
+    // Half of the files in one folder, half in many.
+    let half = many() / 2;
+    for file in 0..half {
+        let folder = temp.path().join(format!("tree/{}", file / 200));
+        if file % 200 == 0 {
+            fs::create_dir_all(&folder).unwrap();
+        }
+        fs::write(folder.join(file.to_string()), "").unwrap();
     }
-    root.trash().discard(root.folder(), "tree").unwrap();
-    wait_until_empty(&root);
+    fs::create_dir(temp.path().join("tree/all")).unwrap();
+    (0..half).for_each(|file| fs::write(temp.path().join(format!("tree/all/{file}")), "").unwrap());
+    discard_and_time(&root, "tree", &format!("a tree of {} files", 2 * half));
 }
 
 #[test]
