@@ -9,8 +9,8 @@ use std::sync::Arc;
 use dunnage_driver_api::root::{Folder, Record, Records, Root};
 use dunnage_driver_api::{
     Backend, Bytes, Context, Create, CreateVolume, DirectorySource, Driver, DriverEntry, Error, Finding, Init,
-    NoParameters, Node, Opening, ParameterType, Reach, ReleaseRecord, Result, Source, SourceRequest, Staging, Volume,
-    VolumeKey, Volumes,
+    NoParameters, Node, Opening, ParameterType, Reach, Result, Source, SourceRequest, Staging, Volume, VolumeKey,
+    Volumes,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,8 @@ impl Driver for Minimal {
         let data = root.folder().folder_or_make("data", 0o700).map_err(root.folder().failed("open", "data"))?;
         let store = Arc::new(Store { records: root.records()?, data, root });
         let instance = store.root.instance().clone();
-        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>(), store.clone())
+        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
+            .with_volumes(store.clone())
             .with_create(store.clone())
             .with_node(store, Staging::None))
     }
@@ -93,14 +94,6 @@ impl Node for Store {
             _ => return Err(Error::not_found(format!("there is no volume {}", request.volume))),
         }
         let directory = self.data.open_path(key.as_str()).map_err(self.data.failed("open", key.as_str()))?;
-        Ok(Source::Directory(DirectorySource { directory }))
-    }
-
-    fn release(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
-        Ok(())
-    }
-
-    fn refresh(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
-        Ok(())
+        Ok(Source::Directory(DirectorySource::new(directory)))
     }
 }

@@ -6,6 +6,8 @@
 
 mod backend;
 mod gauges;
+mod instances;
+mod memory;
 mod plugin;
 mod privileges;
 mod status;
@@ -13,17 +15,19 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunnage_driver_api::Result;
+use dunnage_driver_api::{Opening, Result};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{Config, Mode};
+use crate::config::{BackendConfig, Config, Mode};
 use crate::mount::{Engine, EngineOptions};
 use crate::operations::{Operations, Running};
 use crate::server::StateLock;
 use crate::service::Environment;
 use crate::telemetry::{Endpoint, Telemetry};
-use backend::Slot;
+use backend::{Keeping, Slot};
+use instances::Instances;
+pub use memory::Memory;
 pub use privileges::drop_privileges;
 pub use status::Status;
 
@@ -71,7 +75,12 @@ impl Host {
             engine,
             state: config.state.clone(),
         };
-        let slots: Vec<_> = config.backends.iter().map(|one| Slot::new(one.clone(), &config.node)).collect();
+        let memory = Memory::new(&config.state);
+        let slot = |one: &BackendConfig| {
+            let remembered = memory.remembered(&one.name, config.mode);
+            Slot::new(one.clone(), &config.node, remembered, telemetry.metrics())
+        };
+        let slots: Vec<_> = config.backends.iter().map(slot).collect();
         let status = Arc::new(Status::new(&slots, &config.plugins));
         gauges::register(telemetry.metrics(), &operations, &slots);
         let (stop, stopping) = watch::channel(false);
@@ -81,8 +90,11 @@ impl Host {
         }
         let repeats = telemetry.clone();
         tasks.spawn(async move { repeats.log_repeats().await });
+        let keeping = Keeping { mode: config.mode, memory, instances: Instances::default() };
         for slot in &slots {
-            tasks.spawn(backend::keep_open(slot.clone(), config.node.clone(), telemetry.metrics().clone()));
+            let commands = slot.configured.commands.clone();
+            let opening = Opening::new(slot.config.name.clone(), config.node.clone(), commands);
+            tasks.spawn(backend::keep_open(slot.clone(), opening, keeping.clone()));
         }
         for (index, plugin) in config.plugins.iter().enumerate() {
             let slots = plugin.backends.iter().filter_map(|index| slots.get(*index).cloned()).collect();

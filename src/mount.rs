@@ -46,7 +46,7 @@ pub use health::{HealthFinding, HealthStatus};
 pub(crate) use kernel::check as check_kernel;
 pub use namespace::Audience;
 pub(crate) use namespace::is_of_host;
-pub use request::{PublishVolume, StageVolume};
+pub use request::{PublishVolume, Release, StageVolume};
 pub use stats::{Unit, Usage};
 pub use uses::Uses;
 

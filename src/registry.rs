@@ -5,6 +5,6 @@ mod offers;
 mod plugin;
 mod volumes;
 
-pub use backend::ServedBackend;
+pub use backend::{ConfiguredBackend, ServedBackend};
 pub use offers::Offers;
-pub use plugin::{LOSES, Plugin};
+pub use plugin::{LOSES, Member, Plugin, Remembered};

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use anstyle::AnsiColor;
 use anyhow::bail;
-use dunnage_driver_api::{BackendName, DriverEntry, Init as Done, Opening, System};
+use dunnage_driver_api::{BackendName, DriverEntry, Init as Done, InstanceId, Opening, System};
 
 use super::{Cell, ConfigFile, Output, Run, Status, Table};
 use crate::config::{BackendConfig, Config};
+use crate::host::Memory;
 
 /// Mark the empty places of backends as ours, so that they are served
 ///
@@ -25,15 +26,19 @@ pub(super) struct Init {
 impl Run for Init {
     fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
         let config = self.config.load(drivers)?;
+        let memory = Memory::new(&config.state);
         let mut status = Status::Success;
         let mut table = Table::new(0);
         for backend in chosen(&config, &self.backends)? {
             let opening = Opening::new(backend.name.clone(), config.node.clone(), Arc::new(System));
             let outcome = match backend.configured.init(&opening) {
                 Ok(Done::Created(instance)) => {
-                    Cell::styled(format_args!("is ours now: {instance}"), AnsiColor::Green.on_default())
+                    let outcome = format_args!("is ours now: {instance}{}", accept(&memory, backend, &instance)?);
+                    Cell::styled(outcome, AnsiColor::Green.on_default())
                 }
-                Ok(Done::Existing(instance)) => format!("was ours already: {instance}").into(),
+                Ok(Done::Existing(instance)) => {
+                    format!("was ours already: {instance}{}", accept(&memory, backend, &instance)?).into()
+                }
                 Err(error) => {
                     status = Status::Failure;
                     Cell::styled(format_args!("failed: {}", error.report()), AnsiColor::Red.on_default())
@@ -44,6 +49,12 @@ impl Run for Init {
         output.table(&table)?;
         Ok(status)
     }
+}
+
+/// Lets the node know the instance as that of the backend; says so where it had another one.
+fn accept(memory: &Memory, backend: &BackendConfig, instance: &InstanceId) -> anyhow::Result<String> {
+    let before = memory.accept(&backend.name, instance).map_err(|error| anyhow::anyhow!(error.report()))?;
+    Ok(before.map(|before| format!(", and takes the place of instance {before}")).unwrap_or_default())
 }
 
 fn chosen<'a>(config: &'a Config, names: &[BackendName]) -> anyhow::Result<Vec<&'a BackendConfig>> {

@@ -3,13 +3,15 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dunnage_driver_api::{Context, NodeName, Opening, System, Total};
+use dunnage_driver_api::{Backend, Context, NodeName, Opening, System, Total};
 use tokio::sync::watch;
 
-use crate::config::BackendConfig;
+use super::instances::Instances;
+use super::memory::Memory;
+use crate::config::{BackendConfig, Mode};
 use crate::operations::{Deadline, Failure, Workers, WorkersOptions};
-use crate::registry::ServedBackend;
-use crate::telemetry::{Measured, Metrics, Waits};
+use crate::registry::{ConfiguredBackend, Member, Offers, Remembered, ServedBackend};
+use crate::telemetry::{Measured, Metrics};
 
 /// How soon a backend that did not open is tried again; twice as long each time.
 const SOON: Duration = Duration::from_secs(1);
@@ -35,6 +37,9 @@ pub(super) enum State {
 #[derive(Clone)]
 pub(super) struct Slot {
     pub(super) config: BackendConfig,
+    pub(super) configured: Arc<ConfiguredBackend>,
+    /// What it was when this node had it open last.
+    pub(super) remembered: Option<Remembered>,
     state: watch::Sender<State>,
     /// Why its plugin does not let it answer although it is open: so until the process ends.
     left_out: Arc<OnceLock<String>>,
@@ -43,10 +48,30 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(config: BackendConfig, node: &NodeName) -> Self {
+    pub(super) fn new(
+        config: BackendConfig,
+        node: &NodeName,
+        remembered: Option<Remembered>,
+        metrics: &Metrics,
+    ) -> Self {
+        let (name, threads) = (config.name.clone(), config.workers);
+        let options = WorkersOptions {
+            threads: threads.threads.get().into(),
+            total: threads.total.get().into(),
+            ..WorkersOptions::default()
+        };
+        let configured = Arc::new(ConfiguredBackend {
+            driver: config.configured.clone(),
+            workers: Workers::new(name.clone(), options),
+            ephemeral: config.ephemeral.clone(),
+            commands: Arc::new(Measured::new(System, metrics.clone(), name.as_str())),
+            waits: metrics.waits(name.as_str()),
+            name,
+        });
         let state = if config.is_on(node) { State::Closed("it is being opened".into()) } else { State::Elsewhere };
         let left_out = Arc::default();
-        Self { config, state: watch::Sender::new(state), left_out, total: watch::Sender::new(None) }
+        let (state, total) = (watch::Sender::new(state), watch::Sender::new(None));
+        Self { config, configured, remembered, state, left_out, total }
     }
 
     pub(super) fn state(&self) -> State {
@@ -76,6 +101,11 @@ impl Slot {
             // The sender is in `self`: it cannot be gone.
             let _ = states.changed().await;
         }
+    }
+
+    /// The backend as its plugin knows it.
+    pub(super) fn member(&self) -> Member {
+        Member { configured: self.configured.clone(), remembered: self.remembered.clone(), open: self.open() }
     }
 
     /// What is wrong with it: why it is not open or does not answer, or what is wrong with it now.
@@ -123,17 +153,14 @@ impl Slot {
 }
 
 /// Opens the backend, again and again until it opens, then asks it for ever whether it still answers.
-pub(super) async fn keep_open(slot: Slot, node: NodeName, metrics: Metrics) {
+pub(super) async fn keep_open(slot: Slot, opening: Opening, keeping: Keeping) {
     if matches!(slot.state(), State::Elsewhere) {
         return;
     }
-    let commands = Arc::new(Measured::new(System, metrics.clone(), slot.config.name.as_str()));
-    let opening = Opening::new(slot.config.name.clone(), node, commands);
-    let waits = metrics.waits(slot.config.name.as_str());
     let mut pause = SOON;
     let backend = loop {
-        match open(&slot.config, &opening, &waits).await {
-            Ok(backend) => break Arc::new(backend),
+        match open(&slot, &opening, &keeping).await {
+            Ok(backend) => break Arc::new(ServedBackend { configured: slot.configured.clone(), backend }),
             Err(failure) => slot.closed(failure.report()),
         }
         tokio::time::sleep(pause).await;
@@ -153,39 +180,43 @@ pub(super) async fn keep_open(slot: Slot, node: NodeName, metrics: Metrics) {
     }
 }
 
-async fn open(config: &BackendConfig, opening: &Opening, waits: &Waits) -> Result<ServedBackend, Failure> {
-    let options = WorkersOptions {
-        threads: config.workers.threads.get().into(),
-        total: config.workers.total.get().into(),
-        ..WorkersOptions::default()
+/// What the process keeps of the backends that are open.
+#[derive(Clone)]
+pub(super) struct Keeping {
+    pub(super) mode: Mode,
+    pub(super) memory: Memory,
+    pub(super) instances: Instances,
+}
+
+/// Opens the store, and proves that it is the one that this backend had before, and no other backend's.
+async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backend, Failure> {
+    let (driver, init, opening, keeping) =
+        (slot.config.configured.clone(), slot.config.init, opening.clone(), keeping.clone());
+    let work = move || {
+        let name = &opening.backend;
+        // An empty place where this backend had a store is not new: its disk is missing.
+        if init && keeping.memory.instance(name)?.is_none() {
+            driver.init(&opening)?;
+        }
+        let backend = driver.open(&opening)?;
+        let offers = Offers::of(&backend, keeping.mode);
+        keeping.instances.claim(&backend.instance, name)?;
+        keeping.memory.remember(name, keeping.mode, Remembered { instance: backend.instance.clone(), offers })?;
+        Ok(backend)
     };
-    let workers = Workers::new(config.name.clone(), options);
-    let (configured, init, inside) = (config.configured.clone(), config.init, opening.clone());
-    let backend = workers
-        .run(None, move || {
-            if init {
-                configured.init(&inside)?;
-            }
-            configured.open(&inside)
-        })
-        .await?;
-    Ok(ServedBackend {
-        name: config.name.clone(),
-        backend,
-        workers,
-        ephemeral: config.ephemeral.clone(),
-        commands: opening.commands.clone(),
-        waits: waits.clone(),
-    })
+    slot.configured.run(None, work).await
 }
 
 /// Probes the store of an open backend, and asks it what its volumes are together.
 async fn watch_once(backend: &Arc<ServedBackend>) -> Result<Option<Total>, Failure> {
     let served = backend.clone();
     let cx = Context::new(ANSWER, backend.commands.clone());
-    let read = move || {
-        served.backend.volumes.probe(&cx)?;
-        served.backend.volumes.total(&cx)
+    let read = move || match &served.backend.volumes {
+        Some(volumes) => {
+            volumes.probe(&cx)?;
+            volumes.total(&cx)
+        }
+        None => Ok(None),
     };
     Deadline::after(Some(ANSWER)).bound("the watch", backend.workers.run(None, read)).await
 }

@@ -25,20 +25,18 @@ pub(super) fn register(metrics: &Metrics, operations: &Operations, slots: &[Slot
         "backend_refused",
         "Calls that were refused, since threads of their backend are stuck.",
         move || {
-            let open = refusing.iter().filter_map(Slot::open);
-            open.map(|one| Sample::new(one.workers.count().refused as f64).with("backend", one.name.as_str())).collect()
+            let all = refusing.iter().map(|slot| &slot.configured);
+            all.map(|one| Sample::new(one.workers.count().refused as f64).with("backend", one.name.as_str())).collect()
         },
     );
     let slots = slots.to_vec();
     metrics.gauge("backend_threads", "Threads of a backend: at work or idle, stuck, and calls that wait.", move || {
         let of = |slot: &Slot| {
-            let Some(backend) = slot.open() else { return Vec::new() };
+            let backend = &slot.configured;
             let count = backend.workers.count();
-            [("live", count.live), ("stuck", count.stuck), ("queued", count.queued)]
-                .map(|(state, number)| {
-                    Sample::new(number as f64).with("backend", backend.name.as_str()).with("state", state)
-                })
-                .into()
+            [("live", count.live), ("stuck", count.stuck), ("queued", count.queued)].map(|(state, number)| {
+                Sample::new(number as f64).with("backend", backend.name.as_str()).with("state", state)
+            })
         };
         slots.iter().flat_map(of).collect()
     });

@@ -17,8 +17,8 @@ use crate::server::{self, Socket, introspection};
 use crate::service::{self, Environment, Services};
 use crate::telemetry::Telemetry;
 
-/// How long a shared plugin waits for the last of its backends, once one of them is open: what it advertises is fixed
-/// when it is served.
+/// How long a plugin waits for the last of its backends, once one of them is open or all are remembered: what it
+/// advertises is fixed when it is served.
 const GRACE: Duration = Duration::from_secs(10);
 /// How soon a socket that could not be made is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -58,14 +58,14 @@ impl Serving {
 
     async fn serve(&self) -> Result<()> {
         let mut stopping = self.stopping.clone();
-        let open = tokio::select! {
-            open = self.opened() => open,
+        tokio::select! {
+            () = self.opened() => {}
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
-        };
-        let backends: Vec<_> = open.iter().filter_map(Slot::open).collect();
+        }
+        let members = self.slots.iter().map(Slot::member).collect();
         let (node, mode) = (self.environment.node.clone(), self.environment.mode);
-        let plugin = Plugin::new(self.name.clone(), node, mode, backends)
-            .ok_or_else(|| Error::internal("none of the plugin's backends is open"))?;
+        let plugin = Plugin::new(self.name.clone(), node, mode, members)
+            .ok_or_else(|| Error::internal("none of the plugin's backends is open or remembered"))?;
         let plugin = Arc::new(plugin);
         let folder = self.socket.parent().map(PathBuf::from).unwrap_or_default();
         let services = Services::new(plugin.clone(), folder, &self.environment);
@@ -89,22 +89,24 @@ impl Serving {
         }
     }
 
-    /// Those of the backends that are open: all, or, a while after the first, what there is.
-    async fn opened(&self) -> Vec<Slot> {
+    /// Waits until it is known what to advertise: all backends are open, or a while has passed since the first one is,
+    /// or since the start where what the others offered is remembered.
+    async fn opened(&self) {
         let all = async {
             for slot in &self.slots {
                 slot.opened().await;
             }
         };
         let grace = async {
-            first_opened(&self.slots).await;
+            if self.slots.iter().any(|slot| slot.remembered.is_none()) {
+                first_opened(&self.slots).await;
+            }
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
             () = all => {}
             () = grace => {}
         }
-        self.slots.iter().filter(|slot| slot.open().is_some()).cloned().collect()
     }
 }
 

@@ -98,7 +98,8 @@ impl Engine {
         }
         let attributes = options.of_mount_alone()?.read_only(asked.is_read_only());
         let keep = |_: &ReleaseRecord| Err(Error::internal("a volume that is not staged has no release record"));
-        let wanted = SourceRequest::new(&request.volume, &request.volume_context, &request.publish_context, &keep);
+        let wanted =
+            SourceRequest::new(&request.volume, &keep).with_contexts(&request.volume_context, &request.publish_context);
         match node.source(cx, &wanted)? {
             Source::Directory(source) => bind::copy_of(source.directory, attributes),
             _ => Err(Error::internal("the driver gave a device for a volume that it does not want staged")),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use dunnage_driver_api::{StagingPath, TargetPath, VolumeCapability, VolumeId};
+use dunnage_driver_api::{Context, ReleaseRecord, Result, StagingPath, TargetPath, VolumeCapability, VolumeId};
+
+/// How a driver undoes a source, from its record alone: [`Driver::release`](dunnage_driver_api::Driver::release).
+pub type Release<'a> = &'a dyn Fn(&Context, &ReleaseRecord) -> Result<()>;
 
 /// A checked NodeStageVolume.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -16,7 +16,7 @@ use super::options::Options;
 use super::place::{Kind, Place, Seen};
 use super::probe::{FileSystem, Probe, probe};
 use super::record::{Asked, Device, Mounted, Record, Stage};
-use super::request::StageVolume;
+use super::request::{Release, StageVolume};
 use super::root::Root;
 use super::uses::published;
 use super::{Engine, check, filesystem, grow};
@@ -42,7 +42,7 @@ impl Engine {
     /// # Errors
     /// AlreadyExists where it is staged elsewhere or as something else; FailedPrecondition where something of somebody
     /// else's is at the path or on the device. After an error the device is given back, or found by the next attempt.
-    pub fn stage(&self, cx: &Context, node: &dyn Node, request: &StageVolume) -> Result<()> {
+    pub fn stage(&self, cx: &Context, node: &dyn Node, release: Release<'_>, request: &StageVolume) -> Result<()> {
         let options = options_of(&request.capability)?;
         let asked = Asked::new(&request.capability, &options, false);
         let mut record = self.records.load(&request.volume)?;
@@ -74,8 +74,8 @@ impl Engine {
             let undo = stage.device.is_none().then(|| stage.release.clone());
             record.stage = Some(stage);
             let mounted = self.mount_source(cx, &mut record, source, place.as_ref(), &options, IfBlank::Format);
-            if let (Err(_), Some(release)) = (&mounted, undo) {
-                self.give_back(cx, node, record, &release)?;
+            if let (Err(_), Some(kept)) = (&mounted, undo) {
+                self.give_back(cx, release, record, &kept)?;
             }
             mounted
         });
@@ -124,12 +124,14 @@ impl Engine {
         contexts: &Contexts<'_>,
         begun: &dyn Fn(&ReleaseRecord, Option<Stage>) -> Stage,
     ) -> Result<DeviceSource> {
+        let kept = record.stage.as_ref().map(|stage| &stage.release);
         let keep = |release: &ReleaseRecord| {
             let mut kept = record.clone();
             kept.stage = Some(begun(release, kept.stage.take()));
             self.records.store(&kept)
         };
-        let request = SourceRequest::new(&record.volume, contexts.volume, contexts.publish, &keep);
+        let request =
+            SourceRequest::new(&record.volume, &keep).with_contexts(contexts.volume, contexts.publish).with_kept(kept);
         let Source::Device(source) = node.source(cx, &request)? else {
             return Err(Error::internal("the driver gave no device for a volume that it wants staged"));
         };
@@ -245,8 +247,8 @@ impl Engine {
     }
 
     /// Gives a device back of which nothing came to be mounted. Where that fails the record keeps what undoes it.
-    fn give_back(&self, cx: &Context, node: &dyn Node, mut record: Record, release: &ReleaseRecord) -> Result<()> {
-        match node.release(cx, release) {
+    fn give_back(&self, cx: &Context, release: Release<'_>, mut record: Record, kept: &ReleaseRecord) -> Result<()> {
+        match release(cx, kept) {
             Ok(()) => record.stage = None,
             Err(error) => {
                 tracing::warn!(volume_id = %record.volume, error = %error.report(), "cannot release the device")

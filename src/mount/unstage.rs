@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::{Context, Error, Node, Result, StagingPath, VolumeId};
+use dunnage_driver_api::{Context, Error, Result, StagingPath, VolumeId};
 
 use super::Engine;
 use super::format::Intent;
 use super::place::Place;
 use super::record::{Record, Stage};
+use super::request::Release;
 use super::uses::published;
 
 /// How long a file system may take to end after its last unmount: it writes out what it holds.
@@ -19,12 +20,12 @@ impl Engine {
     /// # Errors
     /// FailedPrecondition where the volume is still published on this node, where something else is mounted at the path,
     /// and where the device is still in use: a file system on a device is never detached while somebody uses it.
-    pub fn unstage(&self, cx: &Context, node: &dyn Node, volume: &VolumeId, path: &StagingPath) -> Result<()> {
+    pub fn unstage(&self, cx: &Context, release: Release<'_>, volume: &VolumeId, path: &StagingPath) -> Result<()> {
         let record = self.records.load(volume)?;
         match &record.stage {
             Some(stage) if stage.path == *path => {
                 let stage = stage.clone();
-                self.end_stage(cx, node, record, &stage)
+                self.end_stage(cx, release, record, &stage)
             }
             _ => match Place::find(path.as_path())? {
                 Some(place) if !self.is_place_of_another(&place, path.as_path())? => place.unmount_all(None),
@@ -37,11 +38,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`unstage`](Self::unstage).
-    pub fn unstage_all(&self, cx: &Context, node: &dyn Node, volume: &VolumeId) -> Result<()> {
+    pub fn unstage_all(&self, cx: &Context, release: Release<'_>, volume: &VolumeId) -> Result<()> {
         let record = self.records.load(volume)?;
         self.refuse_published(&record)?;
         if let Some(stage) = record.stage.clone() {
-            self.end_stage(cx, node, record, &stage)?;
+            self.end_stage(cx, release, record, &stage)?;
         }
         Ok(())
     }
@@ -55,7 +56,7 @@ impl Engine {
         Intent::of(&self.folder, volume).remove()
     }
 
-    fn end_stage(&self, cx: &Context, node: &dyn Node, mut record: Record, stage: &Stage) -> Result<()> {
+    fn end_stage(&self, cx: &Context, release: Release<'_>, mut record: Record, stage: &Stage) -> Result<()> {
         self.refuse_published(&record)?;
         let root = stage.device.as_ref().and_then(|device| device.filesystem.as_ref()).map(|mounted| mounted.root);
         let place = Place::find(stage.path.as_path())?;
@@ -69,7 +70,7 @@ impl Engine {
         // A flag of a read-only publish would stay on the device for whoever gets it next.
         record.published.clear();
         self.settle_device(&record)?;
-        node.release(cx, &stage.release)?;
+        release(cx, &stage.release)?;
         if let Some(place) = place.filter(|_| stage.made) {
             place.remove()?;
         }

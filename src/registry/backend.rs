@@ -1,23 +1,24 @@
-//! An opened backend with the threads its calls run on.
+//! A backend with the threads its calls run on, before and after its store is open.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dunnage_driver_api::{
-    Access, Backend, BackendName, Commands, Error, ErrorKind, Node, Parameters, Reach, Result, Staging, Volume,
-    VolumeCapability, VolumeId, VolumeKey,
+    Access, Backend, BackendName, Commands, Configured, Context, Error, ErrorKind, Node, Parameters, Reach,
+    ReleaseRecord, Result, Staging, Volume, VolumeCapability, VolumeId, VolumeKey, Volumes,
 };
 
 use crate::config::Ephemeral;
 use crate::operations::{Failure, Key, Lane, Workers};
 use crate::telemetry::Waits;
 
-/// An opened backend with the threads its calls run on.
-pub struct ServedBackend {
+/// A backend as it is configured, whether its store is open or not: what its calls run on, and with what.
+pub struct ConfiguredBackend {
     /// Its name in the configuration.
     pub name: BackendName,
-    /// What it can do.
-    pub backend: Backend,
+    /// Its driver with its configuration.
+    pub driver: Arc<dyn Configured>,
     /// The threads that its calls run on.
     pub workers: Workers,
     /// Whether, and within what bounds, pods may have volumes made for them.
@@ -28,7 +29,7 @@ pub struct ServedBackend {
     pub waits: Waits,
 }
 
-impl ServedBackend {
+impl ConfiguredBackend {
     /// Runs `work` on the threads of this backend, as [`Workers::run`] does, and counts how long it waited for that.
     ///
     /// # Errors
@@ -46,6 +47,32 @@ impl ServedBackend {
         self.workers.run(lane, measured).await
     }
 
+    /// Undoes a source of this backend, from its record alone.
+    ///
+    /// # Errors
+    /// As [`Driver::release`](dunnage_driver_api::Driver::release).
+    pub fn release(&self, cx: &Context, record: &ReleaseRecord) -> Result<()> {
+        self.driver.release(cx, record)
+    }
+}
+
+/// A configured backend whose store is open.
+pub struct ServedBackend {
+    /// The backend as it is configured.
+    pub configured: Arc<ConfiguredBackend>,
+    /// What it can do.
+    pub backend: Backend,
+}
+
+impl Deref for ServedBackend {
+    type Target = ConfiguredBackend;
+
+    fn deref(&self) -> &ConfiguredBackend {
+        &self.configured
+    }
+}
+
+impl ServedBackend {
     /// What the table of operations knows a volume of this backend by.
     pub fn key(&self, volume: &VolumeKey) -> Key {
         Key::volume(self.backend.instance.clone(), volume.clone())
@@ -58,6 +85,16 @@ impl ServedBackend {
             key: volume.key.clone(),
             generation: volume.generation.clone(),
         }
+    }
+
+    /// The controller half's reading.
+    ///
+    /// # Errors
+    /// [`Unsupported`](dunnage_driver_api::ErrorKind::Unsupported) where the store is not on this node.
+    pub fn volumes(&self) -> Result<&dyn Volumes> {
+        self.backend.volumes.as_deref().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("the store of backend {} is not on this node", self.name))
+        })
     }
 
     /// The node half, and whether it wants staging.

@@ -3,13 +3,14 @@
 use std::fmt;
 
 use dunnage_driver_api::{Backend, Reach, Staging};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Mode;
 
 /// What a plugin offers to and needs from the orchestrator. It stays as it is while the socket is there.
 ///
 /// Behind a shared name, offers are intersected and needs are united.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offers {
     /// The controller service, with ListVolumes and ControllerGetVolume.
     pub controller: bool,
@@ -35,6 +36,7 @@ impl Offers {
         let (controller, node) = (mode != Mode::Node, mode != Mode::Controller);
         let node_half = backend.node.as_ref().filter(|_| node);
         let stage = node_half.is_some_and(|(_, staging)| *staging == Staging::Needed);
+        let controller = controller && backend.volumes.is_some();
         Self {
             controller,
             create: controller && backend.create.is_some(),

@@ -1,11 +1,11 @@
 //! One CSI identity: a name, and the backends that answer to it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use dunnage_driver_api::{BackendName, Error, InstanceId, NodeName, Result, VolumeId};
+use dunnage_driver_api::{BackendName, Error, ErrorKind, InstanceId, NodeName, Result, VolumeId};
 
-use super::backend::ServedBackend;
+use super::backend::{ConfiguredBackend, ServedBackend};
 use super::offers::Offers;
 use crate::config::{CsiName, Mode};
 
@@ -20,16 +20,47 @@ pub struct Plugin {
     pub offers: Offers,
     node: NodeName,
     mode: Mode,
-    backends: RwLock<BTreeMap<InstanceId, Arc<ServedBackend>>>,
+    members: RwLock<Vec<Member>>,
+}
+
+/// A backend of a plugin.
+#[derive(Clone)]
+pub struct Member {
+    /// The backend as it is configured.
+    pub configured: Arc<ConfiguredBackend>,
+    /// What it was when it was open last.
+    pub remembered: Option<Remembered>,
+    /// The backend, while its store is open.
+    pub open: Option<Arc<ServedBackend>>,
+}
+
+/// What a backend was when its store was open last on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its instance.
+    pub instance: InstanceId,
+    /// What it offered.
+    pub offers: Offers,
+}
+
+impl Member {
+    fn offers(&self, mode: Mode) -> Option<Offers> {
+        let open = self.open.as_ref().map(|open| Offers::of(&open.backend, mode));
+        open.or(self.remembered.as_ref().map(|remembered| remembered.offers))
+    }
+
+    fn instance(&self) -> Option<&InstanceId> {
+        let open = self.open.as_ref().map(|open| &open.backend.instance);
+        open.or(self.remembered.as_ref().map(|remembered| &remembered.instance))
+    }
 }
 
 impl Plugin {
-    /// A plugin over the backends that are open; `None` where there are none.
-    pub fn new(name: CsiName, node: NodeName, mode: Mode, backends: Vec<Arc<ServedBackend>>) -> Option<Self> {
-        let offers =
-            backends.iter().map(|one| Offers::of(&one.backend, mode)).reduce(|all, one| all.shared_with(one))?;
-        let backends = backends.into_iter().map(|one| (one.backend.instance.clone(), one)).collect();
-        Some(Self { name, offers, node, mode, backends: RwLock::new(backends) })
+    /// A plugin over all its backends that this node has. It advertises what those offer that are open, or are remembered;
+    /// `None` where no offer is known.
+    pub fn new(name: CsiName, node: NodeName, mode: Mode, members: Vec<Member>) -> Option<Self> {
+        let offers = members.iter().filter_map(|member| member.offers(mode)).reduce(|all, one| all.shared_with(one))?;
+        Some(Self { name, offers, node, mode, members: RwLock::new(members) })
     }
 
     /// Lets a backend answer that was opened after the plugin was.
@@ -45,34 +76,47 @@ impl Plugin {
                 backend.name, self.name, self.offers
             )));
         }
-        let mut backends = self.backends.write().unwrap_or_else(PoisonError::into_inner);
-        backends.insert(backend.backend.instance.clone(), backend);
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(member) = members.iter_mut().find(|member| member.configured.name == backend.name) {
+            member.open = Some(backend);
+        }
         Ok(())
     }
 
-    fn open(&self) -> RwLockReadGuard<'_, BTreeMap<InstanceId, Arc<ServedBackend>>> {
-        self.backends.read().unwrap_or_else(PoisonError::into_inner)
+    fn members(&self) -> RwLockReadGuard<'_, Vec<Member>> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The open backends in the order of their instances.
     pub fn backends(&self) -> Vec<Arc<ServedBackend>> {
-        self.open().values().cloned().collect()
+        let mut open: Vec<_> = self.members().iter().filter_map(|member| member.open.clone()).collect();
+        open.sort_by(|one, other| one.backend.instance.cmp(&other.backend.instance));
+        open
+    }
+
+    /// The backends of this node whose store is not open now.
+    pub fn absent(&self) -> Vec<BackendName> {
+        let members = self.members();
+        let absent = members.iter().filter(|member| member.open.is_none());
+        absent.map(|member| member.configured.name.clone()).collect()
     }
 
     /// What sharing the name takes away from each backend.
     pub fn losses(&self) -> Vec<(BackendName, String)> {
-        let loss = |backend: &Arc<ServedBackend>| {
-            let lost: Vec<_> = Offers::of(&backend.backend, self.mode).lost_in(self.offers).collect();
-            (!lost.is_empty()).then(|| (backend.name.clone(), lost.join(", ")))
+        let loss = |member: &Member| {
+            let lost: Vec<_> = member.offers(self.mode)?.lost_in(self.offers).collect();
+            (!lost.is_empty()).then(|| (member.configured.name.clone(), lost.join(", ")))
         };
-        self.open().values().filter_map(loss).collect()
+        self.members().iter().filter_map(loss).collect()
     }
 
     /// For GetPluginInfo: which backend each instance is, so that people and tools can tell whose volume an id is; and
     /// under `<backend> loses` what sharing the name takes away.
     pub fn manifest(&self) -> HashMap<String, String> {
         let losses = self.losses().into_iter().map(|(backend, loss)| (format!("{backend}{LOSES}"), loss));
-        let instances = self.backends().into_iter().map(|one| (one.backend.instance.to_string(), one.name.to_string()));
+        let members = self.members();
+        let instances =
+            members.iter().filter_map(|one| Some((one.instance()?.to_string(), one.configured.name.to_string())));
         instances.chain(losses).collect()
     }
 
@@ -87,46 +131,77 @@ impl Plugin {
     /// The backend of an instance.
     ///
     /// # Errors
-    /// [`FailedPrecondition`](dunnage_driver_api::ErrorKind::FailedPrecondition) that says where the volume lives and
-    /// what is served here: only the instance itself may say that a volume does not exist.
+    /// [`FailedPrecondition`](ErrorKind::FailedPrecondition) that says where the volume lives and what is served here:
+    /// only the instance itself may say that a volume does not exist.
     pub fn backend_with(&self, instance: &InstanceId) -> Result<Arc<ServedBackend>> {
-        let open = self.open();
-        if let Some(backend) = open.get(instance) {
-            return Ok(backend.clone());
+        let member = self.member_with(instance)?;
+        member.open.ok_or_else(|| self.closed(&member.configured, ErrorKind::FailedPrecondition))
+    }
+
+    /// The backend whose instance a volume lives in, also while its store is not open: for what this node's own records
+    /// are enough for.
+    ///
+    /// # Errors
+    /// As [`backend_with`](Self::backend_with), for an instance that no backend has or had.
+    pub fn configured_of(&self, volume: &VolumeId) -> Result<Arc<ConfiguredBackend>> {
+        let member = self.member_with(&volume.instance).map_err(|error| error.with("volume", volume))?;
+        Ok(member.configured)
+    }
+
+    fn member_with(&self, instance: &InstanceId) -> Result<Member> {
+        let members = self.members();
+        if let Some(member) = members.iter().find(|member| member.instance() == Some(instance)) {
+            return Ok(member.clone());
         }
-        let here: Vec<_> = open.values().map(|one| format!("{} ({})", one.name, one.backend.instance)).collect();
+        let here = members.iter().map(|member| match member.instance() {
+            Some(instance) => format!("{} ({instance})", member.configured.name),
+            None => format!("{} (not open)", member.configured.name),
+        });
         Err(Error::precondition(format!(
             "the volume lives in instance {}, which {} does not serve on node {}: here are {}. Call the node that has \
              the store, or bring the store back",
             instance,
             self.name,
             self.node,
-            here.join(", ")
+            here.collect::<Vec<_>>().join(", ")
         )))
     }
 
-    /// The backend that a request without an id names, or the only one.
+    /// The backend that a request for a new volume names, or the only one.
     ///
     /// # Errors
-    /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) with the names that are possible.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) with the names that are possible;
+    /// [`ResourceExhausted`](ErrorKind::ResourceExhausted) where its store is not open on this node: another node may
+    /// have room.
     pub fn backend_named(&self, name: Option<&BackendName>) -> Result<Arc<ServedBackend>> {
-        let open = self.open();
-        let names = || open.values().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
-        match name {
-            Some(name) => open.values().find(|one| one.name == *name).cloned().ok_or_else(|| {
+        let members = self.members();
+        let names = || members.iter().map(|one| one.configured.name.as_str()).collect::<Vec<_>>().join(", ");
+        let member = match (name, members.as_slice()) {
+            (Some(name), all) => all.iter().find(|one| one.configured.name == *name).ok_or_else(|| {
                 Error::invalid(format!(
                     "parameter backend {:?} is not served by {}: here are {}",
                     name.as_str(),
                     self.name,
                     names()
                 ))
-            }),
-            None if open.len() == 1 => open.values().next().cloned().ok_or_else(|| Error::internal("no backend")),
-            None => Err(Error::invalid(format!(
-                "{} has several backends: name one in the parameter \"backend\": {}",
-                self.name,
-                names()
-            ))),
-        }
+            })?,
+            (None, [only]) => only,
+            (None, _) => {
+                return Err(Error::invalid(format!(
+                    "{} has several backends: name one in the parameter \"backend\": {}",
+                    self.name,
+                    names()
+                )));
+            }
+        };
+        member.open.clone().ok_or_else(|| self.closed(&member.configured, ErrorKind::ResourceExhausted))
+    }
+
+    fn closed(&self, backend: &ConfiguredBackend, kind: ErrorKind) -> Error {
+        let message = format!(
+            "the store of backend {} is not open on node {}: `dunnage check` and /healthz say why",
+            backend.name, self.node
+        );
+        Error::new(kind, message).retry(true)
     }
 }

@@ -13,11 +13,20 @@ impl ServedBackend {
     /// # Errors
     /// [`ErrorKind::NotFound`] where the instance says that it has none, or has another generation of it.
     pub fn volume(&self, cx: &Context, id: &VolumeId) -> Result<Volume> {
-        match self.backend.volumes.find(cx, &id.key)? {
+        match self.volumes()?.find(cx, &id.key)? {
             Some(volume) if volume.generation == id.generation => Ok(volume),
             Some(_) => Err(Error::not_found("this volume was deleted; another of its name exists").with("volume", id)),
             None => Err(Error::not_found("this volume does not exist").with("volume", id)),
         }
+    }
+
+    /// The volume of this id, where this node has the store; elsewhere nothing is known of it, and it is the node half
+    /// that looks whether there is such a volume.
+    ///
+    /// # Errors
+    /// As [`volume`](Self::volume).
+    pub fn volume_where_known(&self, cx: &Context, id: &VolumeId) -> Result<Option<Volume>> {
+        if self.backend.volumes.is_none() { Ok(None) } else { self.volume(cx, id).map(Some) }
     }
 
     /// Makes the volume, or finds the one that the same request made before.
@@ -27,7 +36,7 @@ impl ServedBackend {
     pub fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
         let create = self.backend.create.as_ref().ok_or_else(|| unsupported("makes no volumes"))?;
         self.fits(&request.capabilities, &request.parameters)?;
-        match self.backend.volumes.find(cx, &request.key)? {
+        match self.volumes()?.find(cx, &request.key)? {
             Some(remains) if create.is_half_deleted(cx, &remains)? => {
                 create.delete(cx, &remains)?;
                 create.create(cx, request)
@@ -58,7 +67,7 @@ impl ServedBackend {
                 .with("volume", id));
             }
             if uses.staged.is_some() {
-                engine.unstage_all(cx, self.node()?.0, id)?;
+                engine.unstage_all(cx, &|cx, record| self.release(cx, record), id)?;
             }
             engine.forget(id)?;
         }

@@ -4,12 +4,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::{Context, Error, Result, Secrets, VolumeKey};
+use dunnage_driver_api::{Context, Error, Result, Secrets, VolumeId, VolumeKey};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
 use crate::operations::{Deadline, Key, Lane, Request as Operation};
-use crate::registry::ServedBackend;
+use crate::registry::{ConfiguredBackend, ServedBackend};
 use crate::status;
 use crate::telemetry::{self, Field};
 
@@ -18,8 +18,9 @@ pub(super) type Answer<T> = std::result::Result<Response<T>, Status>;
 
 /// How long statistics and health are waited for, whatever the client says.
 const QUICK: Duration = Duration::from_secs(2);
-/// How long the work of one call may take before what it waits for is given up.
-const WORK: Duration = Duration::from_secs(30 * 60);
+/// How long a change may wait for something (a device, a login, the end of a file system), where its client would leave
+/// sooner: the work goes on without it, and the retry finds it done.
+const WAIT: Duration = Duration::from_secs(30);
 
 /// One call of an RPC on a backend.
 #[derive(Clone)]
@@ -65,7 +66,7 @@ fn timeout(text: &str) -> Option<Duration> {
 }
 
 impl Shared {
-    fn context(backend: &ServedBackend, call: &Call, deadline: Instant) -> Context {
+    fn context(backend: &ConfiguredBackend, call: &Call, deadline: Instant) -> Context {
         let within = deadline.saturating_duration_since(Instant::now());
         Context::new(within, backend.commands.clone()).with_secrets(call.secrets.clone())
     }
@@ -80,14 +81,38 @@ impl Shared {
         fields: &impl Hash,
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
+        let (configured, key) = (backend.configured.clone(), backend.key(volume));
+        self.change_at(call, configured, key, volume, fields, move |shared, cx| work(shared, &backend, cx)).await
+    }
+
+    /// Runs what takes a volume away from this node, as [`change`](Self::change) does, also where the store of its
+    /// backend is not open: the node's own records are enough.
+    pub(super) async fn take_away<T: Clone + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        volume: &VolumeId,
+        fields: &impl Hash,
+        work: impl FnOnce(&Self, &ConfiguredBackend, &Context) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
+        let backend = self.plugin.configured_of(volume).map_err(refused)?;
+        let (configured, key) = (backend.clone(), Key::volume(volume.instance.clone(), volume.key.clone()));
+        self.change_at(call, configured, key, &volume.key, fields, move |shared, cx| work(shared, &backend, cx)).await
+    }
+
+    async fn change_at<T: Clone + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        backend: Arc<ConfiguredBackend>,
+        key: Key,
+        volume: &VolumeKey,
+        fields: &impl Hash,
+        work: impl FnOnce(&Self, &Context) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
-        let key: Key = backend.key(volume);
-        let (shared, cx, volume) =
-            (self.clone(), Self::context(&backend, &call, Instant::now() + WORK), volume.clone());
-        let operation = async move {
-            let served = backend.clone();
-            backend.run(Some(Lane::Changes(volume)), move || work(&shared, &served, &cx)).await
-        };
+        let deadline = call.deadline.answer_by().max(Instant::now() + WAIT);
+        let (shared, cx, lane) =
+            (self.clone(), Self::context(&backend, &call, deadline), Lane::Changes(volume.clone()));
+        let operation = async move { backend.run(Some(lane), move || work(&shared, &cx)).await };
         self.operations
             .run([key], Operation::of(call.rpc, fields), call.deadline, operation)
             .await
@@ -102,13 +127,22 @@ impl Shared {
         volume: Option<&VolumeKey>,
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
+        let configured = backend.configured.clone();
+        self.read_at(call, configured, volume, move |shared, cx| work(shared, &backend, cx)).await
+    }
+
+    /// Runs what only reads, and needs no store: as [`read`](Self::read) does.
+    pub(super) async fn read_at<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        backend: Arc<ConfiguredBackend>,
+        volume: Option<&VolumeKey>,
+        work: impl FnOnce(&Self, &Context) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
-        let (shared, cx, lane) =
-            (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()), volume.cloned().map(Lane::Reads));
-        let reading = async move {
-            let served = backend.clone();
-            backend.run(lane, move || work(&shared, &served, &cx)).await
-        };
+        let lane = volume.cloned().map(Lane::Reads);
+        let (shared, cx) = (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()));
+        let reading = async move { backend.run(lane, move || work(&shared, &cx)).await };
         call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(&failure))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::controller_server::Controller;
-use dunnage_driver_api::{Bytes, Capacity, Context, Reach};
+use dunnage_driver_api::{Bytes, Capacity, Context, ErrorKind, Reach};
 use tonic::{Request, Response, Status};
 
 use super::call::{Answer, Call, refused};
@@ -153,7 +153,11 @@ async fn capacity(
     request: wire::GetCapacity,
 ) -> std::result::Result<Capacity, Status> {
     let backends = match &request.parameters.backend {
-        Some(name) => vec![shared.plugin.backend_named(Some(name)).map_err(refused)?],
+        Some(name) => match shared.plugin.backend_named(Some(name)) {
+            // Nothing can be made there now.
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted => Vec::new(),
+            named => vec![named.map_err(refused)?],
+        },
         None => shared.plugin.backends(),
     };
     let several = backends.len() > 1;

@@ -192,7 +192,7 @@ pub(super) async fn unpublish(
     let (key, fields) = (mark.key.clone(), (mark.fingerprint.clone(), target_path.clone()));
     shared
         .change(call, backend, &key, &fields, move |shared, backend, cx| {
-            if let Some(volume) = backend.backend.volumes.find(cx, &mark.key)?
+            if let Some(volume) = backend.volumes()?.find(cx, &mark.key)?
                 && volume.fingerprint == mark.fingerprint
             {
                 let id = backend.id(&volume);
@@ -227,7 +227,7 @@ impl Shared {
                 volume_context: volume_context.clone(),
                 publish_context: Default::default(),
             };
-            self.engine()?.stage(cx, node, &stage)?;
+            self.engine()?.stage(cx, node, &|cx, record| backend.release(cx, record), &stage)?;
         }
         let publish = PublishVolume {
             volume,

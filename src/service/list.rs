@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::list_volumes_response::Entry;
+use dunnage_driver_api::Error;
 use prost::Message;
 use tonic::Status;
 
 use super::Shared;
-use super::call::Call;
+use super::call::{Call, refused};
 use crate::wire::Token;
 
 /// The greatest answer, in bytes: gRPC clients refuse more than 4 MiB, and the transport adds to it.
@@ -25,6 +26,12 @@ pub(super) async fn volumes(
     start: Option<Token>,
 ) -> Result<csi::ListVolumesResponse, Status> {
     let mut page = Page { entries: Vec::new(), size: 0, most: max_entries.unwrap_or(usize::MAX), last: None };
+    if let [absent, ..] = shared.plugin.absent().as_slice() {
+        return Err(refused(Error::precondition(format!(
+            "the store of backend {absent} is not open, so that its volumes cannot be listed: a list without them would \
+             say that they are gone"
+        ))));
+    }
     for backend in shared.plugin.backends() {
         let instance = &backend.backend.instance;
         let mut after = match &start {
@@ -38,7 +45,7 @@ pub(super) async fn volumes(
             let from = after.take();
             let volumes = shared
                 .read(call.clone(), backend.clone(), None, move |_, backend, cx| {
-                    backend.backend.volumes.list(cx, from.as_ref(), limit)
+                    backend.volumes()?.list(cx, from.as_ref(), limit)
                 })
                 .await?;
             let more = volumes.len() == limit;

@@ -22,10 +22,12 @@ impl Node for Services {
         let (key, fields) = (request.volume.key.clone(), request.clone());
         shared
             .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
-                backend.volume(cx, &request.volume)?;
+                backend.volume_where_known(cx, &request.volume)?;
                 backend.supports_on_node(&request.capability)?;
                 match backend.node()? {
-                    (node, Staging::Needed) => shared.engine()?.stage(cx, node, &request),
+                    (node, Staging::Needed) => {
+                        shared.engine()?.stage(cx, node, &|cx, record| backend.release(cx, record), &request)
+                    }
                     (_, Staging::None) => Ok(()),
                 }
             })
@@ -41,12 +43,10 @@ impl Node for Services {
         let call = Call::of("NodeUnstageVolume", &request);
         let wire::Unstage { volume, staging_path } = wire::unstage(request.into_inner()).map_err(refused)?;
         let VolumeHandle::Ours(id) = volume else { return Ok(Response::new(csi::NodeUnstageVolumeResponse {})) };
-        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
-        let (key, fields) = (id.key.clone(), (id.clone(), staging_path.clone()));
+        let (volume, fields) = (id.clone(), (id.clone(), staging_path.clone()));
         shared
-            .change(call, backend, &key, &fields, move |shared, backend, cx| match backend.node()? {
-                (node, Staging::Needed) => shared.engine()?.unstage(cx, node, &id, &staging_path),
-                (_, Staging::None) => Ok(()),
+            .take_away(call, &volume, &fields, move |shared, backend, cx| {
+                shared.engine()?.unstage(cx, &|cx, record| backend.release(cx, record), &id, &staging_path)
             })
             .await?;
         Ok(Response::new(csi::NodeUnstageVolumeResponse {}))
@@ -74,7 +74,7 @@ impl Node for Services {
         let (key, fields) = (request.volume.key.clone(), request.clone());
         shared
             .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
-                backend.volume(cx, &request.volume)?;
+                backend.volume_where_known(cx, &request.volume)?;
                 backend.supports_on_node(&request.capability)?;
                 let (node, staging) = backend.node()?;
                 shared.engine()?.publish(cx, node, staging, &request)
@@ -97,10 +97,9 @@ impl Node for Services {
                 return Ok(Response::new(csi::NodeUnpublishVolumeResponse {}));
             }
         };
-        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
-        let (key, fields) = (id.key.clone(), (id.clone(), target_path.clone()));
+        let (volume, fields) = (id.clone(), (id.clone(), target_path.clone()));
         shared
-            .change(call, backend, &key, &fields, move |shared, _, _| shared.engine()?.unpublish(&id, &target_path))
+            .take_away(call, &volume, &fields, move |shared, _, _| shared.engine()?.unpublish(&id, &target_path))
             .await?;
         Ok(Response::new(csi::NodeUnpublishVolumeResponse {}))
     }
@@ -113,10 +112,10 @@ impl Node for Services {
         let call = Call::of("NodeGetVolumeStats", &request).quick();
         let wire::Stats { volume, path } = wire::stats(request.into_inner()).map_err(refused)?;
         let id = volume.ours().map_err(refused)?;
-        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
+        let backend = shared.plugin.configured_of(&id).map_err(refused)?;
         let key = id.key.clone();
         let usage = shared
-            .read(call, backend, Some(&key), move |shared, _, _| shared.engine()?.stats(&id, path.as_path()))
+            .read_at(call, backend, Some(&key), move |shared, _| shared.engine()?.stats(&id, path.as_path()))
             .await?;
         Ok(Response::new(csi::NodeGetVolumeStatsResponse { usage: usage.iter().map(wire::usage_to_wire).collect() }))
     }
@@ -132,7 +131,7 @@ impl Node for Services {
         let (key, text) = (id.key.clone(), id.to_string());
         let findings = shared
             .read(call, backend, Some(&key), move |shared, backend, cx| {
-                backend.volume(cx, &id)?;
+                backend.volume_where_known(cx, &id)?;
                 shared.engine()?.volume_health(&id)
             })
             .await?;
@@ -167,10 +166,10 @@ impl Node for Services {
         let (key, fields) = (id.key.clone(), (id.clone(), path.clone(), capacity));
         let capacity = shared
             .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
-                let volume = backend.volume(cx, &id)?;
+                let volume = backend.volume_where_known(cx, &id)?;
                 let (node, _) = backend.node()?;
                 let grown = shared.engine()?.expand(cx, node, &id, path.as_path(), capacity)?;
-                Ok(grown.unwrap_or(volume.capacity))
+                Ok(grown.or(volume.map(|volume| volume.capacity)).unwrap_or_default())
             })
             .await?;
         Ok(Response::new(csi::NodeExpandVolumeResponse { capacity_bytes: capacity.to_wire() }))

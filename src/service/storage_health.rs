@@ -18,7 +18,9 @@ pub(super) async fn of(shared: &Arc<Shared>, call: Call) -> Vec<StorageBackendHe
     let mut asking = JoinSet::new();
     for backend in shared.plugin.backends() {
         let (shared, call, name) = (shared.clone(), call.clone(), backend.name.to_string());
-        let read = |_: &Shared, backend: &ServedBackend, cx: &Context| backend.backend.volumes.probe(cx);
+        let read = |_: &Shared, backend: &ServedBackend, cx: &Context| {
+            backend.backend.volumes.as_ref().map_or(Ok(()), |volumes| volumes.probe(cx))
+        };
         asking.spawn(async move { (name, shared.read(call, backend, None, read).await) });
     }
     let mut adverse: Vec<_> =

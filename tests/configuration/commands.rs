@@ -129,7 +129,7 @@ fn check_tells_what_is_wrong_with_a_backend_and_how_to_mend_it() {
     assert_eq!(finding(&sections, "backend b", "is ours")["severity"], "ok");
     assert_eq!(finding(&sections, "backend far", "not on this node")["severity"], "ok");
     assert_eq!(finding(&sections, "node here", "Linux ")["severity"], "ok");
-    assert_eq!(finding(&sections, "state", "will be made")["severity"], "ok");
+    assert_eq!(finding(&sections, "state", "can be written")["severity"], "ok");
     let (_, out, _) = node.run("check", &[]);
     assert!(out.contains("has no marker\n") && out.contains("  fix: run dunnage init\n"), "{out}");
 }

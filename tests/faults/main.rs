@@ -6,6 +6,7 @@
 mod devices;
 mod disks;
 mod health;
+mod lost;
 mod places;
 mod reads;
 mod roots;

@@ -6,13 +6,14 @@ use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 
 use crate::command::{Commands, Tool};
+use crate::context::Context;
 use crate::controller::{Create, Expand, Room, Volumes};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::id::InstanceId;
 use crate::key::{KeyError, read_keys};
 use crate::name::{BackendName, NodeName};
-use crate::node::{Node, Staging};
+use crate::node::{Node, ReleaseRecord, Staging};
 use crate::parameters::ParameterType;
 
 /// A kind of storage. The type is the backend's configuration: its fields are the keys of the YAML, their doc comments
@@ -41,6 +42,17 @@ pub trait Driver: DeserializeOwned + JsonSchema + Send + Sync + 'static {
 
     /// Looks for what could go wrong on this node with this configuration, and changes nothing.
     fn check(&self, opening: &Opening) -> Vec<Finding>;
+
+    /// Undoes what [`Node::source`] did, from its record alone: the volume may be gone, the device dead, the store not
+    /// open, since a node whose disk is lost must still be cleared. Called after the last mount of it is gone; succeeds
+    /// where there is nothing left to undo. The record may be of an earlier process, never of an earlier boot. Sources
+    /// without a device have nothing to do here.
+    ///
+    /// # Errors
+    /// Where the source is still held by somebody.
+    fn release(&self, _cx: &Context, _record: &ReleaseRecord) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Where and as what a backend is opened.
@@ -93,8 +105,8 @@ pub struct Backend {
     pub block: bool,
     /// What class parameters it takes.
     pub parameters: ParameterType,
-    /// Finding and listing.
-    pub volumes: Arc<dyn Volumes>,
+    /// Finding and listing: the controller half, where the store is.
+    pub volumes: Option<Arc<dyn Volumes>>,
     /// Making and removing.
     pub create: Option<Arc<dyn Create>>,
     /// Growing.
@@ -106,9 +118,17 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// An instance that can be read, and nothing else yet.
-    pub fn new(instance: InstanceId, reach: Reach, parameters: ParameterType, volumes: Arc<dyn Volumes>) -> Self {
-        Self { instance, reach, block: false, parameters, volumes, create: None, expand: None, room: None, node: None }
+    /// An instance that can do nothing yet.
+    pub fn new(instance: InstanceId, reach: Reach, parameters: ParameterType) -> Self {
+        let (volumes, create, expand, room, node) = (None, None, None, None, None);
+        Self { instance, reach, block: false, parameters, volumes, create, expand, room, node }
+    }
+
+    /// Volumes can be found and listed. The other abilities of the controller half need this one.
+    #[must_use]
+    pub fn with_volumes(mut self, volumes: Arc<dyn Volumes>) -> Self {
+        self.volumes = Some(volumes);
+        self
     }
 
     /// Volumes can be raw block devices as well as file systems.
@@ -163,6 +183,12 @@ pub trait Configured: Send + Sync {
 
     /// As [`Driver::check`].
     fn check(&self, opening: &Opening) -> Vec<Finding>;
+
+    /// As [`Driver::release`].
+    ///
+    /// # Errors
+    /// As [`Driver::release`].
+    fn release(&self, cx: &Context, record: &ReleaseRecord) -> Result<()>;
 }
 
 impl<D: Driver> Configured for D {
@@ -176,6 +202,10 @@ impl<D: Driver> Configured for D {
 
     fn check(&self, opening: &Opening) -> Vec<Finding> {
         Driver::check(self, opening)
+    }
+
+    fn release(&self, cx: &Context, record: &ReleaseRecord) -> Result<()> {
+        Driver::release(self, cx, record)
     }
 }
 

@@ -25,19 +25,14 @@ pub trait Node: Send + Sync {
     /// generation. After an error nothing is left that only a record could find.
     fn source(&self, cx: &Context, request: &SourceRequest<'_>) -> Result<Source>;
 
-    /// Undoes what `source` did, from its record alone: the volume may be gone, its metadata unreadable, the device
-    /// dead. Called after the last mount of it is gone; succeeds where there is nothing left to undo. The record may
-    /// be of an earlier process, never of an earlier boot.
-    ///
-    /// # Errors
-    /// Where the source is still held by somebody.
-    fn release(&self, cx: &Context, record: &ReleaseRecord) -> Result<()>;
-
-    /// Makes a grown volume's new size visible in the device that the record names.
+    /// Makes a grown volume's new size visible in the device that the record names. Sources without a device have
+    /// nothing to do here.
     ///
     /// # Errors
     /// Where the kernel does not take the new size.
-    fn refresh(&self, cx: &Context, record: &ReleaseRecord) -> Result<()>;
+    fn refresh(&self, _cx: &Context, _record: &ReleaseRecord) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether volumes of a backend are staged before they are published (CSI STAGE_UNSTAGE_VOLUME). Sources that are
@@ -60,20 +55,39 @@ pub struct SourceRequest<'a> {
     pub volume_context: &'a BTreeMap<String, String>,
     /// What ControllerPublishVolume answered (CSI publish_context). May be empty on a repeated stage.
     pub publish_context: &'a BTreeMap<String, String>,
+    /// The record that was kept last for this volume in this boot, by this process or one before: where to look first
+    /// for what is here already.
+    pub kept: Option<&'a ReleaseRecord>,
     /// Keeps a release record, durably for this boot, before the driver does what only that record can undo. The record
     /// in the [`Source`] replaces it.
     pub keep: &'a dyn Fn(&ReleaseRecord) -> Result<()>,
 }
 
+static NONE: BTreeMap<String, String> = BTreeMap::new();
+
 impl<'a> SourceRequest<'a> {
     /// A request as the host makes it, and a test of a driver.
-    pub fn new(
-        volume: &'a VolumeId,
+    pub fn new(volume: &'a VolumeId, keep: &'a dyn Fn(&ReleaseRecord) -> Result<()>) -> Self {
+        Self { volume, volume_context: &NONE, publish_context: &NONE, kept: None, keep }
+    }
+
+    /// The same with what CreateVolume and ControllerPublishVolume answered.
+    #[must_use]
+    pub fn with_contexts(
+        mut self,
         volume_context: &'a BTreeMap<String, String>,
         publish_context: &'a BTreeMap<String, String>,
-        keep: &'a dyn Fn(&ReleaseRecord) -> Result<()>,
     ) -> Self {
-        Self { volume, volume_context, publish_context, keep }
+        self.volume_context = volume_context;
+        self.publish_context = publish_context;
+        self
+    }
+
+    /// The same with the record that was kept last.
+    #[must_use]
+    pub fn with_kept(mut self, kept: Option<&'a ReleaseRecord>) -> Self {
+        self.kept = kept;
+        self
     }
 }
 
@@ -89,6 +103,7 @@ pub enum Source {
 
 /// A block device that holds one volume and nothing else.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DeviceSource {
     /// The device, open for reading: held from the probe until it is mounted, so that its name stays its own.
     pub device: File,
@@ -105,11 +120,40 @@ pub struct DeviceSource {
     pub reads_zero: bool,
 }
 
+impl DeviceSource {
+    /// A device that may hold anything where it was never written, and for which ext4 is the file system of choice.
+    pub fn new(device: File, path: PathBuf, identity: Identity, release: ReleaseRecord) -> Self {
+        Self { device, path, identity, release, default_fs_type: FsType::Ext4, reads_zero: false }
+    }
+
+    /// The same with another file system for a volume whose capability names none.
+    #[must_use]
+    pub fn with_default_fs_type(mut self, fs_type: FsType) -> Self {
+        self.default_fs_type = fs_type;
+        self
+    }
+
+    /// The same, of which every byte that was never written reads as zero.
+    #[must_use]
+    pub fn reading_zero(mut self) -> Self {
+        self.reads_zero = true;
+        self
+    }
+}
+
 /// A directory that is one volume.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DirectorySource {
     /// The directory, opened `O_PATH` beneath the backend's root.
     pub directory: OwnedFd,
+}
+
+impl DirectorySource {
+    /// An open directory.
+    pub fn new(directory: OwnedFd) -> Self {
+        Self { directory }
+    }
 }
 
 /// What is the same about a volume's device at every attach, in the words of its kind: a WWID, an NGUID, the file

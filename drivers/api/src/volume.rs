@@ -13,6 +13,7 @@ use crate::parameters::Parameters;
 /// A volume that exists in an instance. The driver keeps these fields in its store, in whatever form, from before
 /// CreateVolume answers until DeleteVolume does, and gives back exactly what it was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Volume {
     /// What it is found by.
     pub key: VolumeKey,
@@ -29,6 +30,15 @@ pub struct Volume {
     pub context: BTreeMap<String, String>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+}
+
+impl Volume {
+    /// A volume that nobody made here, as one that an admin or another system made: its other fields are empty, and may
+    /// be set.
+    pub fn new(key: VolumeKey, generation: Generation, capacity: Bytes) -> Self {
+        let (name, fingerprint) = (key.to_string(), Fingerprint::of(&BTreeMap::new()));
+        Self { key, name, generation, capacity, fingerprint, context: BTreeMap::new(), created: 0 }
+    }
 }
 
 /// A checked CreateVolume, for a key that [`find`](crate::Volumes::find) did not know.
@@ -70,20 +80,17 @@ impl CreateVolume {
         let since_1970 = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_err(|error| Error::internal("the clock of this node is before 1970: set it").caused_by(error))?;
-        Ok(Volume {
-            key: self.key.clone(),
-            name: self.name.clone(),
-            generation: Generation::random()?,
-            capacity,
-            fingerprint: self.fingerprint.clone(),
-            context: BTreeMap::new(),
-            created: since_1970.as_secs(),
-        })
+        let mut volume = Volume::new(self.key.clone(), Generation::random()?, capacity);
+        volume.name.clone_from(&self.name);
+        volume.fingerprint = self.fingerprint.clone();
+        volume.created = since_1970.as_secs();
+        Ok(volume)
     }
 }
 
 /// What room there is for new volumes (CSI GetCapacity).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Capacity {
     /// The sum of what new volumes may take.
     pub available: Bytes,
@@ -93,8 +100,30 @@ pub struct Capacity {
     pub minimum_volume_size: Option<Bytes>,
 }
 
+impl Capacity {
+    /// Room for this much, in volumes of any size.
+    pub fn new(available: Bytes) -> Self {
+        Self { available, ..Self::default() }
+    }
+
+    /// The same, where no volume may be larger.
+    #[must_use]
+    pub fn at_most(mut self, size: Bytes) -> Self {
+        self.maximum_volume_size = Some(size);
+        self
+    }
+
+    /// The same, where no volume may be smaller.
+    #[must_use]
+    pub fn at_least(mut self, size: Bytes) -> Self {
+        self.minimum_volume_size = Some(size);
+        self
+    }
+}
+
 /// All volumes of an instance together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Total {
     /// How many there are.
     pub volumes: u64,
@@ -102,11 +131,33 @@ pub struct Total {
     pub capacity: Bytes,
 }
 
+impl Total {
+    /// So many volumes of this size together.
+    pub fn new(volumes: u64, capacity: Bytes) -> Self {
+        Self { volumes, capacity }
+    }
+}
+
 /// A volume after it grew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Expanded {
     /// Its size now.
     pub capacity: Bytes,
     /// Whether a node must do something before a workload sees it (CSI node_expansion_required).
     pub node_expansion_required: bool,
+}
+
+impl Expanded {
+    /// Grown to this size, and visible to a workload at once.
+    pub fn to(capacity: Bytes) -> Self {
+        Self { capacity, node_expansion_required: false }
+    }
+
+    /// The same, once NodeExpandVolume was called.
+    #[must_use]
+    pub fn after_node_expansion(mut self) -> Self {
+        self.node_expansion_required = true;
+        self
+    }
 }

@@ -77,7 +77,8 @@ impl Driver for Dir {
         let instance = root.instance().clone();
         let records = root.records()?;
         let store = Arc::new(Store { records, data, quota, mode: self.mode.bits(), root });
-        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>(), store.clone())
+        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
+            .with_volumes(store.clone())
             .with_create(store.clone())
             .with_expand(store.clone())
             .with_room(store.clone())

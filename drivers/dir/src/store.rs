@@ -5,7 +5,7 @@ use std::io;
 use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, Sizes};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectorySource, Error, ErrorKind, Expand, Expanded,
-    Node, Parameters, ReleaseRecord, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
+    Node, Parameters, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ impl Expand for Store {
             record.volume.capacity = size;
             self.records.put(&record)?;
         }
-        Ok(Expanded { capacity: size, node_expansion_required: false })
+        Ok(Expanded::to(size))
     }
 }
 
@@ -117,7 +117,7 @@ impl Room for Store {
             Some(_) => unpromised(self.root.sizes()?, self.records.promised()?),
             None => self.root.sizes()?.available.minus(self.records.reserved()),
         };
-        Ok(Capacity { available, maximum_volume_size: None, minimum_volume_size: Some(Bytes::new(self.unit())) })
+        Ok(Capacity::new(available).at_least(Bytes::new(self.unit())))
     }
 }
 
@@ -135,15 +135,7 @@ impl Node for Store {
             )),
             _ => self.data.failed("open", key.as_str())(error),
         })?;
-        Ok(Source::Directory(DirectorySource { directory }))
-    }
-
-    fn release(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
-        Ok(())
-    }
-
-    fn refresh(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
-        Ok(())
+        Ok(Source::Directory(DirectorySource::new(directory)))
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use dunnage_driver_api::root::Root;
 use dunnage_driver_api::{
-    Backend, Driver, Finding, Init, NoParameters, Opening, ParameterType, Reach, Result, Staging,
+    Backend, Context, Driver, Finding, Init, NoParameters, Opening, ParameterType, Reach, ReleaseRecord, Result,
+    Staging,
 };
 
 use crate::check;
 use crate::config::Image;
-use crate::node::LoopNode;
+use crate::node::{self, LoopNode};
 use crate::store::Store;
 
 impl Driver for Image {
@@ -24,7 +25,8 @@ impl Driver for Image {
         let store = Arc::new(Store::open(self.clone(), Self::NAME)?);
         let node = Arc::new(LoopNode::new(store.clone()));
         let instance = store.root.instance().clone();
-        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>(), store.clone())
+        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
+            .with_volumes(store.clone())
             .with_block()
             .with_create(store.clone())
             .with_expand(store.clone())
@@ -34,5 +36,9 @@ impl Driver for Image {
 
     fn check(&self, _: &Opening) -> Vec<Finding> {
         check::check(self, Self::NAME)
+    }
+
+    fn release(&self, cx: &Context, record: &ReleaseRecord) -> Result<()> {
+        node::release(cx, record)
     }
 }

@@ -4,9 +4,8 @@
 //! record that names it, bind. Killed after any step, the release from the kept record finds a device or none, and a
 //! repeated source finds the device that is there.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::root::Record;
@@ -28,21 +27,44 @@ struct Bound {
     backing: Backing,
 }
 
+/// Lets the device of a release record go, whatever has become of its root.
+///
+/// # Errors
+/// `FailedPrecondition` where it is still mounted or open.
+pub(crate) fn release(cx: &Context, record: &ReleaseRecord) -> Result<()> {
+    let bound: Bound = record.read()?;
+    let number = match bound.number {
+        Some(number) => Some(number),
+        None => find(&bound.backing)?.map(|device| device.number),
+    };
+    number.map_or(Ok(()), |number| loop_device::detach(number, &bound.backing, cx.deadline))
+}
+
+/// The device of ours that has the image, if there is one.
+fn find(backing: &Backing) -> Result<Option<LoopDevice>> {
+    Ok(LoopDevice::find(backing)?.into_iter().find(|device| device.is_ours(backing)))
+}
+
+/// The device that a release record names, if it is still that of the record's image.
+fn recorded(record: &Bound) -> Result<Option<LoopDevice>> {
+    match record.number {
+        Some(number) => {
+            let device = LoopDevice::bound(number, &record.backing)?;
+            Ok(device.filter(|device| device.is_ours(&record.backing)))
+        }
+        None => find(&record.backing),
+    }
+}
+
 /// The node half of an opened root.
 pub(crate) struct LoopNode {
     store: Arc<Store>,
     attacher: Attacher,
-    /// What is bound to which number, as this process last knew it: a hint that saves a search.
-    known: Mutex<HashMap<String, u32>>,
 }
 
 impl LoopNode {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, attacher: Attacher::default(), known: Mutex::default() }
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<String, u32>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { store, attacher: Attacher::default() }
     }
 
     /// Opens the image that the record speaks of, if it is whole.
@@ -71,8 +93,11 @@ impl LoopNode {
         let image = self.image(record)?;
         let backing = self.store.backing(&record.volume, &image)?;
         let until = cx.deadline.min(Instant::now() + PATIENCE);
+        let kept = request.kept.map(ReleaseRecord::read::<Bound>).transpose()?.filter(|kept| kept.backing == backing);
         while !loop_device::lock(&image)? {
-            if let Some(device) = self.bound(&backing)? {
+            // The kept number saves a search.
+            let device = kept.as_ref().map(recorded).transpose()?.flatten();
+            if let Some(device) = device.map_or_else(|| find(&backing), |device| Ok(Some(device)))? {
                 device.keep()?;
                 return Ok((device, backing));
             }
@@ -96,27 +121,6 @@ impl LoopNode {
         let device = self.attacher.attach(&image, &backing, block_size, self.store.config.direct_io)?;
         Ok((device, backing))
     }
-
-    /// The device of ours that has the image, if there is one.
-    fn bound(&self, backing: &Backing) -> Result<Option<LoopDevice>> {
-        let known = self.known().get(&backing.label).copied();
-        let device = known.map(|number| LoopDevice::bound(number, backing)).transpose()?.flatten();
-        match device.filter(|device| device.is_ours(backing)) {
-            Some(device) => Ok(Some(device)),
-            None => Ok(LoopDevice::find(backing)?.into_iter().find(|device| device.is_ours(backing))),
-        }
-    }
-
-    /// The device that a release record names, if it is still that of the record's image.
-    fn recorded(&self, record: &Bound) -> Result<Option<LoopDevice>> {
-        match record.number {
-            Some(number) => {
-                let device = LoopDevice::bound(number, &record.backing)?;
-                Ok(device.filter(|device| device.is_ours(&record.backing)))
-            }
-            None => self.bound(&record.backing),
-        }
-    }
 }
 
 impl Node for LoopNode {
@@ -130,33 +134,15 @@ impl Node for LoopNode {
         if device.size()? < record.volume.capacity.get() {
             device.refresh()?;
         }
-        self.known().insert(backing.label.clone(), device.number);
-        Ok(Source::Device(DeviceSource {
-            path: loop_device::path(device.number),
-            identity: Identity(format!("image:{}", request.volume)),
-            release: ReleaseRecord::new(&Bound { number: Some(device.number), backing })?,
-            device: device.file,
-            default_fs_type: record.extra.fs_type,
-            reads_zero: true,
-        }))
-    }
-
-    fn release(&self, cx: &Context, record: &ReleaseRecord) -> Result<()> {
-        let bound: Bound = record.read()?;
-        let number = match bound.number {
-            Some(number) => Some(number),
-            None => self.recorded(&bound)?.map(|device| device.number),
-        };
-        if let Some(number) = number {
-            loop_device::detach(number, &bound.backing, cx.deadline)?;
-        }
-        self.known().remove(&bound.backing.label);
-        Ok(())
+        let release = ReleaseRecord::new(&Bound { number: Some(device.number), backing })?;
+        let identity = Identity(format!("image:{}", request.volume));
+        let source = DeviceSource::new(device.file, loop_device::path(device.number), identity, release);
+        Ok(Source::Device(source.with_default_fs_type(record.extra.fs_type).reading_zero()))
     }
 
     fn refresh(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {
         let bound: Bound = record.read()?;
-        let device = self.recorded(&bound)?.ok_or_else(|| {
+        let device = recorded(&bound)?.ok_or_else(|| {
             Error::precondition("the volume's loop device is gone: unstage the volume and stage it again")
                 .with("volume", &bound.backing.file_name)
         })?;

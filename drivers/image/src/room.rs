@@ -96,7 +96,7 @@ impl Room {
     pub(crate) fn capacity(&self, images: &Folder, promised: Bytes) -> Result<Capacity> {
         let limit = self.overcommit.times(self.measured(images, GOOD_FOR)?.for_images);
         let available = Bytes::new(limit.saturating_sub(promised.get()) / UNIT.get() * UNIT.get());
-        Ok(Capacity { available, maximum_volume_size: Some(available), minimum_volume_size: Some(UNIT) })
+        Ok(Capacity::new(available).at_most(available).at_least(UNIT))
     }
 
     fn measured(&self, images: &Folder, good_for: Duration) -> Result<Measured> {

@@ -217,7 +217,7 @@ impl Expand for Store {
             ));
         }
         if capacity.required() <= old {
-            return Ok(Expanded { capacity: old, node_expansion_required: true });
+            return Ok(Expanded::to(old).after_node_expansion());
         }
         let size = capacity.choose(old, size::UNIT.get())?;
         let _room =
@@ -228,7 +228,7 @@ impl Expand for Store {
         // The record comes last: until then a repeated call does the same again.
         record.volume.capacity = size;
         self.records.put(&record)?;
-        Ok(Expanded { capacity: size, node_expansion_required: true })
+        Ok(Expanded::to(size).after_node_expansion())
     }
 }
 

@@ -74,7 +74,8 @@ fn a_second_mount_of_the_device_elsewhere_keeps_it_from_being_given_back() {
     fs::create_dir(rig.path("elsewhere")).unwrap();
     rustix::mount::mount_bind(rig.path("staged"), rig.path("elsewhere")).unwrap();
     let soon = dunnage_driver_api::Context::new(std::time::Duration::ZERO, rig.cx().commands);
-    let unstage = || rig.engine.unstage(&soon, &rig.node, &rig.volume, &rig.staging("staged"));
+    let unstage =
+        || rig.engine.unstage(&soon, &|_, record| rig.node.release(record), &rig.volume, &rig.staging("staged"));
     assert_refused(unstage(), ErrorKind::FailedPrecondition, "still in use");
     assert!(rig.node.attached().is_some());
     rig.unmount("elsewhere");

@@ -39,7 +39,7 @@ fn bytes_of_a_workload_are_not_formatted_on_the_word_of_an_older_formatting() {
         std::time::Duration::from_secs(30),
         Arc::new(Killed { image: rig.node.image.clone(), leaves: &[] }),
     );
-    rig.engine.stage(&cx, &rig.node, &rig.stage_request(writer())).unwrap_err();
+    rig.stage_as(&cx, &rig.stage_request(writer())).unwrap_err();
     rig.stage(block()).unwrap();
     rig.publish("a", block(), false).unwrap();
     OpenOptions::new().write(true).open(rig.path("a")).unwrap().write_all_at(b"of the workload", 40_000).unwrap();

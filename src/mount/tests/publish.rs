@@ -175,7 +175,7 @@ fn a_volume_that_is_only_staged_can_leave_for_its_deletion() {
     let rig = Rig::image(64 * MIB);
     rig.stage(writer()).unwrap();
     rig.publish("a", writer(), false).unwrap();
-    let leave = || rig.engine.unstage_all(&rig.cx(), &rig.node, &rig.volume);
+    let leave = || rig.engine.unstage_all(&rig.cx(), &|_, record| rig.node.release(record), &rig.volume);
     assert_refused(leave(), ErrorKind::FailedPrecondition, "is published at");
     rig.unpublish("a").unwrap();
     leave().unwrap();

@@ -45,31 +45,8 @@ impl TestNode {
     }
 }
 
-impl Node for TestNode {
-    fn source(&self, _: &Context, request: &SourceRequest<'_>) -> Result<Source> {
-        self.sources.fetch_add(1, Ordering::Relaxed);
-        if self.directory {
-            let directory = File::options().read(true).custom_flags(libc::O_PATH).open(&self.image).unwrap();
-            return Ok(Source::Directory(DirectorySource { directory: directory.into() }));
-        }
-        if !self.image.exists() {
-            return Err(Error::not_found("no such volume"));
-        }
-        let path =
-            self.attached().unwrap_or_else(|| run("losetup", &["-f", "--show", self.image.to_str().unwrap()]).into());
-        let release = ReleaseRecord::new(&path)?;
-        (request.keep)(&release)?;
-        Ok(Source::Device(DeviceSource {
-            device: File::open(&path).unwrap(),
-            path,
-            identity: Identity(self.image.display().to_string()),
-            release,
-            default_fs_type: FsType::Ext4,
-            reads_zero: true,
-        }))
-    }
-
-    fn release(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {
+impl TestNode {
+    pub(super) fn release(&self, record: &ReleaseRecord) -> Result<()> {
         self.releases.fetch_add(1, Ordering::Relaxed);
         if self.attached() == Some(record.read()?) {
             run("losetup", &["-d", &record.read::<String>()?]);
@@ -80,6 +57,25 @@ impl Node for TestNode {
             assert!(Instant::now() < until, "{} stays attached", self.image.display());
         }
         Ok(())
+    }
+}
+
+impl Node for TestNode {
+    fn source(&self, _: &Context, request: &SourceRequest<'_>) -> Result<Source> {
+        self.sources.fetch_add(1, Ordering::Relaxed);
+        if self.directory {
+            let directory = File::options().read(true).custom_flags(libc::O_PATH).open(&self.image).unwrap();
+            return Ok(Source::Directory(DirectorySource::new(directory.into())));
+        }
+        if !self.image.exists() {
+            return Err(Error::not_found("no such volume"));
+        }
+        let path =
+            self.attached().unwrap_or_else(|| run("losetup", &["-f", "--show", self.image.to_str().unwrap()]).into());
+        let release = ReleaseRecord::new(&path)?;
+        (request.keep)(&release)?;
+        let identity = Identity(self.image.display().to_string());
+        Ok(Source::Device(DeviceSource::new(File::open(&path).unwrap(), path, identity, release).reading_zero()))
     }
 
     fn refresh(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {
@@ -185,11 +181,15 @@ impl Rig {
     }
 
     pub(super) fn stage(&self, capability: VolumeCapability) -> Result<()> {
-        self.engine.stage(&self.cx(), &self.node, &self.stage_request(capability))
+        self.stage_as(&self.cx(), &self.stage_request(capability))
+    }
+
+    pub(super) fn stage_as(&self, cx: &Context, request: &StageVolume) -> Result<()> {
+        self.engine.stage(cx, &self.node, &|_, record| self.node.release(record), request)
     }
 
     pub(super) fn unstage(&self) -> Result<()> {
-        self.engine.unstage(&self.cx(), &self.node, &self.volume, &self.staging("staged"))
+        self.engine.unstage(&self.cx(), &|_, record| self.node.release(record), &self.volume, &self.staging("staged"))
     }
 
     pub(super) fn publish(&self, target: &str, capability: VolumeCapability, readonly: bool) -> Result<()> {

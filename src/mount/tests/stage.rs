@@ -107,7 +107,7 @@ fn a_formatting_that_was_cut_off_is_done_again_by_the_next_stage() {
             Duration::from_secs(30),
             Arc::new(Killed { image: rig.node.image.clone(), leaves: b"half of it" }),
         );
-        let cut_off = rig.engine.stage(&cx, &rig.node, &rig.stage_request(of(fs_type)));
+        let cut_off = rig.stage_as(&cx, &rig.stage_request(of(fs_type)));
         assert_refused(cut_off, ErrorKind::Internal, "killed");
         rig.restart();
         rig.stage(of(fs_type)).unwrap();
@@ -127,7 +127,7 @@ fn another_path_or_capability_is_refused_while_it_is_staged() {
     rig.stage(writer()).unwrap();
     let mut elsewhere = rig.stage_request(writer());
     elsewhere.staging_path = rig.staging("elsewhere");
-    assert_refused(rig.engine.stage(&rig.cx(), &rig.node, &elsewhere), ErrorKind::AlreadyExists, "unstage it there");
+    assert_refused(rig.stage_as(&rig.cx(), &elsewhere), ErrorKind::AlreadyExists, "unstage it there");
     for other in [
         raw(AccessMode::SingleNodeWriter),
         of(FsType::Xfs),
@@ -139,7 +139,7 @@ fn another_path_or_capability_is_refused_while_it_is_staged() {
     assert!(!rig.path("elsewhere").exists());
     // Its mount is gone, so that nothing is in the way of another path.
     rig.unmount("staged");
-    rig.engine.stage(&rig.cx(), &rig.node, &elsewhere).unwrap();
+    rig.stage_as(&rig.cx(), &elsewhere).unwrap();
 }
 
 #[test]

@@ -146,7 +146,8 @@ fn volumes_are_listed_in_the_order_of_their_keys() {
         root.create(name, MIB).unwrap();
     }
     let page = |after: Option<&str>, limit| {
-        let volumes = root.0.volumes.list(&cx(), after.map(VolumeKey::of_name).as_ref(), limit).unwrap();
+        let volumes =
+            root.0.volumes.as_ref().unwrap().list(&cx(), after.map(VolumeKey::of_name).as_ref(), limit).unwrap();
         volumes.into_iter().map(|volume| volume.name).collect::<Vec<_>>()
     };
     assert_eq!(page(None, 2), ["a", "b"]);

@@ -1,0 +1,34 @@
+//! Which instances are open in this process, and by which backend.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dunnage_driver_api::{BackendName, Error, InstanceId, Result};
+
+/// Which instances are open in this process, and by which backend. A clone is the same list.
+#[derive(Clone, Default)]
+pub(super) struct Instances(Arc<Mutex<BTreeMap<InstanceId, BackendName>>>);
+
+impl Instances {
+    /// Takes an instance for a backend, for as long as the process lives.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](dunnage_driver_api::ErrorKind::FailedPrecondition) where another backend has it: a copy of
+    /// a store has the ids of all its volumes, and one id must never name two.
+    pub(super) fn claim(&self, instance: &InstanceId, backend: &BackendName) -> Result<()> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.entry(instance.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(backend.clone());
+                Ok(())
+            }
+            Entry::Occupied(taken) if taken.get() == backend => Ok(()),
+            Entry::Occupied(taken) => Err(Error::precondition(format!(
+                "instance {instance} is served by backend {} already, so the place of {backend} is a copy of that one's: \
+                 two volumes would have one id. Serve one of them",
+                taken.get()
+            ))),
+        }
+    }
+}
