@@ -1,6 +1,6 @@
 //! What is written on disk, frozen for each release: this one reads what it and the one before wrote, writes what its
-//! fixtures say, and refuses what a later one wrote. A fixture is never changed once its release is out: a new form gets
-//! a folder of its own, and the oldest one goes when it is two releases old.
+//! fixtures say, and refuses what a later one wrote. A fixture is never changed once its release is out (0.1 is not yet): a
+//! new form gets a folder of its own, and the oldest one goes when it is two releases old.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -22,7 +22,6 @@ fn many() -> usize {
 }
 
 /// Discards `name`, and says how long it took until it was out of reach, and until it was gone.
-#[expect(clippy::print_stderr, reason = "the figures of a long run, with --nocapture")]
 fn discard_and_time(root: &Root, name: &str, what: &str) {
     let began = Instant::now();
     root.trash().discard(root.folder(), name).unwrap();
