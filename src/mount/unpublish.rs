@@ -22,7 +22,11 @@ impl Engine {
         }
         if record.published.remove(target).is_some() {
             self.settle_device(&record)?;
-            self.records.store(&record)?;
+            // A target without a mount counts for nothing, so that a full disk keeps no pod from ending.
+            if let Err(error) = self.records.store(&record) {
+                let (volume_id, error) = (volume.to_string(), error.report());
+                tracing::warn!(volume_id, error, "the record still names a target that is taken away");
+            }
         }
         Ok(())
     }

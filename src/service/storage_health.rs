@@ -23,11 +23,13 @@ pub(super) async fn of(shared: &Arc<Shared>, call: Call) -> Vec<StorageBackendHe
         };
         asking.spawn(async move { (name, shared.read(call, backend, None, read).await) });
     }
-    let mut adverse: Vec<_> =
-        asking.join_all().await.into_iter().filter_map(|(name, answer)| Some((name, answer.err()?))).collect();
-    adverse.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let said = |(name, answer): (String, Result<(), Status>)| Some((name, answer.err()?.message().to_owned()));
+    let mut adverse: Vec<_> = asking.join_all().await.into_iter().filter_map(said).collect();
+    let absent = shared.plugin.absent().into_iter();
+    adverse.extend(absent.map(|name| (name.to_string(), "its store is not open on this node".to_owned())));
+    adverse.sort();
     // CSI allows one entry for a reason: the backends that share it are told in its message.
-    let message = |(name, status): &(String, Status)| format!("backend {name}: {}", status.message());
+    let message = |(name, said): &(String, String)| format!("backend {name}: {said}");
     if adverse.is_empty() {
         return Vec::new();
     }
