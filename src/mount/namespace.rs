@@ -79,15 +79,15 @@ pub(super) fn mounts() -> Result<String> {
         .map_err(|error| Error::io("cannot read the mounts of this process", error))
 }
 
-/// The fields of a mount in the table of mounts.
-pub(super) fn fields_of(table: &str, mount: u64) -> Option<std::str::Split<'_, char>> {
+/// The line of a mount in the table of mounts.
+pub(super) fn line_of(table: &str, mount: u64) -> Option<&str> {
     let number = mount.to_string();
-    table.lines().map(|line| line.split(' ')).find(|fields| fields.clone().next() == Some(&number))
+    table.lines().find(|line| line.split(' ').next() == Some(&number))
 }
 
 /// The optional fields of a mount: `shared:N`, `master:N`, both, or nothing.
 fn propagation(table: &str, mount: u64) -> Option<String> {
-    let optional = fields_of(table, mount)?.skip(6).take_while(|field| *field != "-");
+    let optional = line_of(table, mount)?.split(' ').skip(6).take_while(|field| *field != "-");
     Some(optional.collect::<Vec<_>>().join(" "))
 }
 

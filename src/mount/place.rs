@@ -208,6 +208,9 @@ impl Place {
                 Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
                 // There is no event to wait for: nobody tells when the last user of a mount goes.
                 Err(Errno::BUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                // What still uses it is a call that its server does not answer, and would end with this unmount alone. Only
+                // this mount goes: others may show the same file system.
+                Err(Errno::BUSY) if self.is_served_elsewhere()? => return self.unmount_with(UnmountFlags::DETACH),
                 Err(Errno::BUSY) => {
                     return Err(Error::precondition(format!(
                         "{} is in use: end the programs that have files open or a working directory in it",
@@ -220,10 +223,18 @@ impl Place {
         }
     }
 
+    fn is_served_elsewhere(&self) -> Result<bool> {
+        root::is_served_elsewhere(self.folder.as_fd(), Path::new(&self.name))
+    }
+
     /// Takes a mount away whose server is gone: it holds nothing that could still be written.
     fn unmount_dead(&self) -> Result<()> {
-        let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
-        rustix::mount::unmount(self.by_descriptor(), flags).map_err(|error| self.error("unmount", error))
+        self.unmount_with(UnmountFlags::FORCE | UnmountFlags::DETACH)
+    }
+
+    fn unmount_with(&self, flags: UnmountFlags) -> Result<()> {
+        rustix::mount::unmount(self.by_descriptor(), flags | UnmountFlags::NOFOLLOW)
+            .map_err(|error| self.error("unmount", error))
     }
 
     /// Removes what a mount was on, where it is empty: a directory, or a file without a byte.

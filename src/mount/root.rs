@@ -53,9 +53,26 @@ impl FailedMount {
     }
 }
 
-/// The mount at a name whose file system does not answer; `None` where no mount begins there. The only look that reads
-/// the table of mounts: an XFS that has shut itself down answers nothing else.
+/// The mount at a name whose file system does not answer; `None` where no mount begins there.
 pub(super) fn failed_mount(folder: BorrowedFd<'_>, name: &Path) -> Result<Option<FailedMount>> {
+    let line = line_of_mount(folder, name)?;
+    let device = line.as_deref().and_then(|line| line.split(' ').nth(2)?.split_once(':'));
+    Ok(device.and_then(|(major, minor)| Some(FailedMount { major: major.parse().ok()?, minor: minor.parse().ok()? })))
+}
+
+/// Whether the file system that is mounted at a name is served by a program or over a network.
+pub(super) fn is_served_elsewhere(folder: BorrowedFd<'_>, name: &Path) -> Result<bool> {
+    let line = line_of_mount(folder, name)?;
+    let fs_type = line.as_deref().and_then(|line| line.split_once(" - ")?.1.split(' ').next());
+    Ok(fs_type.is_some_and(|fs_type| {
+        matches!(fs_type, "fuse" | "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "9p" | "afs")
+            || fs_type.starts_with("fuse.")
+    }))
+}
+
+/// The line in the table of mounts for the mount at a name; `None` where no mount begins there. The only looks that read
+/// that table: a file system that has failed, or hangs, answers nothing else.
+fn line_of_mount(folder: BorrowedFd<'_>, name: &Path) -> Result<Option<String>> {
     let failed = |error: std::io::Error| Error::io(format!("cannot look at the mount {}", name.display()), error);
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
@@ -65,9 +82,7 @@ pub(super) fn failed_mount(folder: BorrowedFd<'_>, name: &Path) -> Result<Option
     };
     let (mount, above) = (number(file.as_fd()).map_err(failed)?, number(folder).map_err(failed)?);
     let Some(mount) = mount.filter(|_| mount != above) else { return Ok(None) };
-    let table = namespace::mounts()?;
-    let device = namespace::fields_of(&table, mount).and_then(|mut fields| fields.nth(2)?.split_once(':'));
-    Ok(device.and_then(|(major, minor)| Some(FailedMount { major: major.parse().ok()?, minor: minor.parse().ok()? })))
+    Ok(namespace::line_of(&namespace::mounts()?, mount).map(str::to_owned))
 }
 
 /// statx(2) for what is wanted here.

@@ -47,7 +47,10 @@ fn volumes_of_a_store_that_does_not_come_back_are_taken_away_and_its_data_is_the
         let listed = client.list_volumes(Default::default()).expect_err("a list without a store");
         ensure!(listed.code() == Code::FailedPrecondition && listed.message().contains("faulty"), "{listed:?}");
         let health = client.node_get_storage_health(Default::default())?;
-        ensure!(health.backend_health.len() == 1 && health.backend_health[0].message.contains("not open"), "{health:?}");
+        ensure!(
+            health.backend_health.len() == 1 && health.backend_health[0].message.contains("not open"),
+            "{health:?}"
+        );
         let room = client.get_capacity(Default::default())?;
         ensure!(room.available_capacity == 0, "{room:?}");
         for one in std::iter::once(&used).chain(&raw) {

@@ -18,7 +18,7 @@ const BOUND: Duration = Duration::from_secs(20);
 /// A call hangs for half a minute before its thread is written off, and a backend is asked as often how it is.
 const LIMIT: Duration = Duration::from_secs(300);
 /// All the threads that the backend with a fault may have.
-const THREADS: usize = 4;
+const THREADS: usize = 5;
 
 struct Rig {
     store: FuseStore,
@@ -88,10 +88,12 @@ fn a_store_that_falls_silent_holds_its_own_bounded_threads_and_all_goes_on_when_
     let test = "a_store_that_falls_silent_holds_its_own_bounded_threads_and_all_goes_on_when_it_answers";
     let Some(rig) = rig(test)? else { return Ok(()) };
     let Rig { store, host, sick, files, port } = &rig;
-    let (used, idle) = (rig.published("used")?, rig.published("idle")?);
+    let (used, idle, asked) = (rig.published("used")?, rig.published("idle")?, rig.published("asked")?);
     store.fall_silent();
-    // It never asks the store: what is published is taken away all the same.
+    // It never asks the store: what is published is taken away all the same, also while its statistics hang.
+    soon(|| sick.node_get_volume_stats(asked.stats())).expect_err("stats of a silent store");
     sick.node_unpublish_volume(idle.unpublish())?;
+    soon(|| sick.node_unpublish_volume(asked.unpublish()))?;
     let hasty = sick.with_deadline(SHORT);
     for key in ["a", "a", "b", "a", "b"] {
         let status = hasty.create_volume(create(key, MIB, mount())).expect_err("it hangs");
@@ -152,7 +154,7 @@ fn a_store_that_falls_silent_holds_its_own_bounded_threads_and_all_goes_on_when_
     live(host, sick, "after")?;
     let entries = sick.list_volumes(Default::default())?.entries.into_iter();
     let there: BTreeSet<_> = entries.map(|entry| entry.volume.unwrap().volume_id).collect();
-    ensure!(there.len() == 4, "there are {there:?}, not a, b, idle and used");
+    ensure!(there.len() == 5, "there are {there:?}, not a, asked, b, idle and used");
     wait_until("the health to be good", LIMIT, || Ok(rig.health()?.starts_with("HTTP/1.1 200")))
 }
 
