@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 use crate::{DUNNAGE, live, name, volume};
 
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(3);
 /// Ten times what stats and health have.
 const BOUND: Duration = Duration::from_secs(20);
 /// A call hangs for half a minute before its thread is written off, and a backend is asked as often how it is.
