@@ -28,7 +28,7 @@ use crate::config::Mode;
 use crate::mount::Engine;
 use crate::operations::Operations;
 use crate::registry::{Plugin, ServedBackend};
-use crate::wire::{self, Segment};
+use crate::wire::{self, Segment, TopologyRequirement};
 use ephemeral::EphemeralMarks;
 
 /// The services of one plugin, with all that a request needs on its way.
@@ -97,7 +97,7 @@ impl Shared {
     }
 
     /// Whether a volume of this backend can be made where the request wants it.
-    fn reaches(&self, backend: &ServedBackend, requirement: Option<&csi::TopologyRequirement>) -> Result<()> {
+    fn reaches(&self, backend: &ServedBackend, requirement: Option<&TopologyRequirement>) -> Result<()> {
         match backend.backend.reach {
             Reach::Node => self.segment.meets(requirement),
             Reach::Everywhere => Ok(()),

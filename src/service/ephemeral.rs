@@ -165,7 +165,7 @@ pub(super) async fn publish(
                 key: create.key.clone(),
                 fingerprint: create.fingerprint.clone(),
             })?;
-            let volume = backend.create(cx, &create)?;
+            let volume = backend.create(cx, &create, || Ok(()))?;
             let id = backend.id(&volume);
             shared.publish_ephemeral(backend, cx, id, volume.context, &request)
         })
