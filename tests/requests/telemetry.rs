@@ -58,7 +58,7 @@ fn no_text_of_a_client_fills_the_log() -> Result<()> {
     let publish = csi::NodePublishVolumeRequest { target_path: path.clone(), ..volume.publish() };
     refused("target", client.node_publish_volume(publish), invalid, &["target_path", "4095"])?;
     let relative = csi::NodePublishVolumeRequest { target_path: long.clone(), ..volume.publish() };
-    refused("relative", client.node_publish_volume(relative), invalid, &["target_path", "absolute"])?;
+    refused("relative", client.node_publish_volume(relative), invalid, &["target_path", "4095"])?;
     let stage = csi::NodeStageVolumeRequest { staging_target_path: path.clone(), ..volume.stage() };
     refused("staging", client.node_stage_volume(stage), invalid, &["staging_target_path", "4095"])?;
     let unpublish = csi::NodeUnpublishVolumeRequest { target_path: path.clone(), ..volume.unpublish() };
