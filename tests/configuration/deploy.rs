@@ -100,7 +100,10 @@ fn mounts_outlive_the_container_and_a_missing_disk_is_not_made() {
     assert!(MANIFEST.contains("-- dunnage init --config /etc/dunnage/dunnage.yaml"), "it does not say how to init");
     assert_eq!(mount("state")["mountPath"].as_str().map(Path::new), Some(config.state.as_path()));
     let kubelet = mount("kubelet")["mountPath"].as_str().unwrap().to_owned();
-    assert!(config.plugins.iter().all(|plugin| plugin.socket.starts_with(&kubelet)), "a socket goes with the container");
+    assert!(
+        config.plugins.iter().all(|plugin| plugin.socket.starts_with(&kubelet)),
+        "a socket goes with the container"
+    );
 }
 
 #[test]
