@@ -6,7 +6,6 @@ use dunnage_csi_proto::csi::v1::StorageHealthErrorType;
 use dunnage_csi_proto::csi::v1::node_get_storage_health_response::StorageBackendHealth;
 use dunnage_driver_api::Context;
 use futures_util::future::join_all;
-use tonic::Status;
 
 use super::Shared;
 use super::call::Call;

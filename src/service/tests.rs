@@ -164,9 +164,9 @@ async fn an_unpublish_does_not_overtake_a_publish_that_has_no_mark_yet() {
     // No node can use volumes of this store: the publish fails, and takes back what it made.
     publishing.await.unwrap().unwrap_err();
     assert_eq!(std::fs::read_dir(folder.path().join("ephemeral")).unwrap().count(), 0);
-    let listed = shared.plugin.backends()[0].backend.volumes.clone();
+    let backend = &shared.plugin.backends()[0];
     let cx = dunnage_driver_api::Context::new(Duration::from_secs(1), Arc::new(dunnage_driver_api::System));
-    assert_eq!(listed.list(&cx, None, 10).unwrap(), []);
+    assert_eq!(backend.volumes().unwrap().list(&cx, None, 10).unwrap(), []);
 }
 
 fn inline() -> EphemeralRequest {

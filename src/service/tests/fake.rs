@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 
 use dunnage_driver_api::{
-    Backend, Bytes, Capacity, Context, Create, CreateVolume, NoParameters, ParameterType, Parameters, Reach, Result,
-    Room, System, Volume, VolumeKey, Volumes,
+    Backend, Bytes, Capacity, Configured, Context, Create, CreateVolume, Error, Finding, Init, NoParameters, Opening,
+    ParameterType, Parameters, Reach, ReleaseRecord, Result, Room, System, Volume, VolumeKey, Volumes,
 };
 
 use crate::config::{Ephemeral, Mode};
 use crate::operations::{Operations, Workers, WorkersOptions};
-use crate::registry::{Plugin, ServedBackend};
+use crate::registry::{ConfiguredBackend, Member, Plugin, ServedBackend};
 use crate::service::{Environment, EphemeralMarks, Services};
 use crate::telemetry::Telemetry;
 
@@ -87,7 +87,28 @@ impl Create for Fake {
 impl Room for Fake {
     fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
         self.door.pass();
-        Ok(Capacity { available: Bytes::new(self.available), ..Capacity::default() })
+        Ok(Capacity::new(Bytes::new(self.available)))
+    }
+}
+
+/// What opened the store, which is open.
+struct Opened;
+
+impl Configured for Opened {
+    fn init(&self, _: &Opening) -> Result<Init> {
+        Err(Error::internal("it is open"))
+    }
+
+    fn open(&self, _: &Opening) -> Result<Backend> {
+        Err(Error::internal("it is open"))
+    }
+
+    fn check(&self, _: &Opening) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    fn release(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -95,21 +116,30 @@ impl Room for Fake {
 pub(super) fn backend(name: &str, door: &Arc<Door>, available: u64) -> Arc<ServedBackend> {
     let instance = name[..1].repeat(26).parse().unwrap();
     let store = Arc::new(Fake { door: door.clone(), available, ..Fake::default() });
-    let backend = Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>(), store.clone());
-    Arc::new(ServedBackend {
+    let backend = Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
+        .with_volumes(store.clone())
+        .with_create(store.clone())
+        .with_room(store);
+    let configured = Arc::new(ConfiguredBackend {
         name: name.parse().unwrap(),
-        backend: backend.with_create(store.clone()).with_room(store),
+        driver: Arc::new(Opened),
         workers: Workers::new(name.parse().unwrap(), WorkersOptions { threads: 1, ..WorkersOptions::default() }),
         ephemeral: Some(Ephemeral { max_size: Bytes::new(1 << 20), parameters: Vec::new() }),
         commands: Arc::new(System),
         waits: Telemetry::new().metrics().waits(name),
-    })
+    });
+    Arc::new(ServedBackend { configured, backend })
 }
 
 /// The services of these backends behind one name on the node `here`, whose state lies in `folder`.
 pub(super) fn services(backends: Vec<Arc<ServedBackend>>, folder: &std::path::Path) -> Services {
     let node: dunnage_driver_api::NodeName = "here".parse().unwrap();
-    let plugin = Plugin::new("x.csi.dunnage.dev".parse().unwrap(), node.clone(), Mode::All, backends).unwrap();
+    let member = |open: Arc<ServedBackend>| {
+        let configured = open.configured.clone();
+        Member { configured, remembered: None, open: Some(open) }
+    };
+    let members = backends.into_iter().map(member).collect();
+    let plugin = Plugin::new("x.csi.dunnage.dev".parse().unwrap(), node.clone(), Mode::All, members).unwrap();
     let environment = Environment {
         node,
         mode: Mode::All,
