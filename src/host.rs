@@ -23,7 +23,7 @@ use crate::config::{BackendConfig, Config, Mode};
 use crate::mount::{Engine, EngineOptions};
 use crate::operations::{Operations, Running};
 use crate::server::StateLock;
-use crate::service::Environment;
+use crate::service::{Environment, EphemeralMarks};
 use crate::telemetry::{Endpoint, Telemetry};
 use backend::{Keeping, Slot};
 use instances::Instances;
@@ -73,7 +73,7 @@ impl Host {
             mode: config.mode,
             operations: operations.clone(),
             engine,
-            state: config.state.clone(),
+            ephemeral: Arc::new(EphemeralMarks::open(&config.state)?),
         };
         let memory = Memory::new(&config.state);
         let slot = |one: &BackendConfig| {

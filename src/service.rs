@@ -11,6 +11,8 @@ mod identity;
 mod list;
 mod node;
 mod storage_health;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,8 +30,8 @@ use crate::config::Mode;
 use crate::mount::Engine;
 use crate::operations::Operations;
 use crate::registry::{Plugin, ServedBackend};
-use crate::wire::{self, Segment};
-use ephemeral::EphemeralMarks;
+use crate::wire::{self, Segment, TopologyRequirement};
+pub use ephemeral::EphemeralMarks;
 
 /// The services of one plugin, with all that a request needs on its way.
 #[derive(Clone)]
@@ -41,7 +43,7 @@ struct Shared {
     segment: Segment,
     operations: Operations,
     engine: Option<Arc<Engine>>,
-    ephemeral: EphemeralMarks,
+    ephemeral: Arc<EphemeralMarks>,
     /// The folder of the plugin's socket.
     folder: PathBuf,
 }
@@ -61,16 +63,15 @@ pub struct Environment {
     pub operations: Operations,
     /// The mount engine, where this process serves the node half.
     pub engine: Option<Arc<Engine>>,
-    /// The folder of the process's state.
-    pub state: PathBuf,
+    /// What this node knows of ephemeral volumes.
+    pub ephemeral: Arc<EphemeralMarks>,
 }
 
 impl Services {
     /// The services of a plugin whose socket lies in `folder`, absolute.
     pub fn new(plugin: Arc<Plugin>, folder: PathBuf, environment: &Environment) -> Self {
-        let Environment { node, operations, engine, state, .. } = environment.clone();
+        let Environment { node, operations, engine, ephemeral, .. } = environment.clone();
         let segment = Segment::of(&node);
-        let ephemeral = EphemeralMarks::new(&state);
         Self(Arc::new(Shared { plugin, node, segment, operations, engine, ephemeral, folder }))
     }
 
@@ -97,7 +98,7 @@ impl Shared {
     }
 
     /// Whether a volume of this backend can be made where the request wants it.
-    fn reaches(&self, backend: &ServedBackend, requirement: Option<&csi::TopologyRequirement>) -> Result<()> {
+    fn reaches(&self, backend: &ServedBackend, requirement: Option<&TopologyRequirement>) -> Result<()> {
         match backend.backend.reach {
             Reach::Node => self.segment.meets(requirement),
             Reach::Everywhere => Ok(()),

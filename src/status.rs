@@ -1,13 +1,19 @@
 //! Errors to gRPC codes: the only file that names one.
 //!
 //! CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE and ABORTED mean "still running" to every orchestrator, so that a call
-//! that changes something answers one of them only when that is so. RESOURCE_EXHAUSTED means the same to the attacher,
-//! the resizer and the snapshotter, and "try another node" to the provisioner: it is for creating alone.
+//! that changes something answers one of them only when that is so. RESOURCE_EXHAUSTED means the same to the kubelet, the
+//! attacher, the resizer and the snapshotter, and "try another node" to the provisioner: it is for creating alone.
 
 use dunnage_driver_api::{Error, ErrorKind};
 use tonic::{Code, Status};
 
 use crate::operations::{Failure, Refused};
+
+/// The RPCs that CSI has RESOURCE_EXHAUSTED for.
+const EXHAUSTIBLE: [&str; 4] =
+    ["CreateVolume", "ControllerPublishVolume", "CreateSnapshot", "CreateVolumeGroupSnapshot"];
+/// The longest message, in bytes. gRPC carries it in a header, and a client refuses headers that are too large.
+const LONGEST: usize = 4 << 10;
 
 /// The code of an error of a driver or of the host.
 fn code(kind: ErrorKind) -> Code {
@@ -25,13 +31,22 @@ fn code(kind: ErrorKind) -> Code {
     }
 }
 
-/// The answer for an error of a driver or of the host.
+/// The answer to a call that was refused before anything was done for it.
 pub fn of_error(error: &Error) -> Status {
-    Status::new(code(error.kind()), error.report())
+    of_failed("", error)
 }
 
-/// The answer for a call that got no good one.
-pub fn of_failure(failure: &Failure) -> Status {
+/// The answer for an error that a call of `rpc` ended with.
+fn of_failed(rpc: &str, error: &Error) -> Status {
+    if error.kind() == ErrorKind::ResourceExhausted && !EXHAUSTIBLE.contains(&rpc) {
+        let message = format!("{}; free some room there, then the call succeeds when it is repeated", error.report());
+        return status(Code::FailedPrecondition, message);
+    }
+    status(code(error.kind()), error.report())
+}
+
+/// The answer to a call of `rpc` that got no good one.
+pub fn of_failure(rpc: &str, failure: &Failure) -> Status {
     let code = match failure {
         Failure::Busy { .. } => Code::Aborted,
         Failure::StillRunning { .. } | Failure::Unanswered { .. } => Code::DeadlineExceeded,
@@ -39,9 +54,17 @@ pub fn of_failure(failure: &Failure) -> Status {
         Failure::Refused(Refused::Volume { .. }) => Code::Aborted,
         // Nothing was started, so that none of the codes above would be true.
         Failure::Refused(_) => Code::FailedPrecondition,
-        Failure::Failed(error) => code(error.kind()),
+        Failure::Failed(error) => return of_failed(rpc, error),
     };
-    Status::new(code, failure.report())
+    status(code, failure.report())
+}
+
+fn status(code: Code, mut message: String) -> Status {
+    if message.len() > LONGEST {
+        message.truncate(message.floor_char_boundary(LONGEST));
+        message.push('…');
+    }
+    Status::new(code, message)
 }
 
 /// The answer of an RPC that the plugin does not advertise.
@@ -76,8 +99,7 @@ mod tests {
             (ErrorKind::Unsupported, Code::Unimplemented),
             (ErrorKind::Internal, Code::Internal),
         ] {
-            assert_eq!(of_error(&Error::new(kind, "x")).code(), code);
-            assert_eq!(of_failure(&Error::new(kind, "x").into()).code(), code);
+            assert_eq!(of_failure("CreateVolume", &Error::new(kind, "x").into()).code(), code);
         }
     }
 
@@ -88,7 +110,35 @@ mod tests {
             assert!(!still_running.contains(&of_error(&Error::new(kind, "x")).code()));
         }
         let running = Failure::StillRunning { rpc: "CreateVolume", running_for: Duration::from_secs(1) };
-        assert_eq!(of_failure(&running).code(), Code::DeadlineExceeded);
+        assert_eq!(of_failure("CreateVolume", &running).code(), Code::DeadlineExceeded);
+    }
+
+    #[test]
+    fn a_full_disk_is_exhausted_for_creating_alone() {
+        let full = Failure::from(Error::io("cannot write /state/a", std::io::Error::from_raw_os_error(libc::ENOSPC)));
+        assert_eq!(of_failure("CreateVolume", &full).code(), Code::ResourceExhausted);
+        assert_eq!(of_error(&Error::new(ErrorKind::ResourceExhausted, "x")).code(), Code::FailedPrecondition);
+        for rpc in [
+            "DeleteVolume",
+            "ControllerExpandVolume",
+            "GetCapacity",
+            "ControllerUnpublishVolume",
+            "NodeStageVolume",
+            "NodeUnstageVolume",
+            "NodePublishVolume",
+            "NodeUnpublishVolume",
+            "NodeExpandVolume",
+        ] {
+            let status = of_failure(rpc, &full);
+            assert_eq!(status.code(), Code::FailedPrecondition, "{rpc}");
+            assert!(status.message().contains("/state/a") && status.message().contains("free some room"), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_never_too_long_for_a_header() {
+        let error = Error::internal("ä".repeat(100_000));
+        assert!(of_error(&error).message().len() <= LONGEST + '…'.len_utf8());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod volume;
 
 pub use capability::{capabilities, capability, capability_to_wire};
 pub use controller::{Create, Expand, GetCapacity, Validate, create_volume, expand_volume, get_capacity, validate};
+pub(crate) use limits::short;
 pub use limits::{VolumeHandle, secrets, volume_handle};
 pub use node::{
     EphemeralRequest, ExpandNode, Publish, Stage, Stats, Unpublish, Unstage, expand_node, health, publish, stage,
@@ -22,5 +23,5 @@ pub use node::{
 };
 pub use page::{Page, Token, page};
 pub use parameters::ClassParameters;
-pub use topology::{Segment, TOPOLOGY_KEY};
+pub use topology::{Segment, TOPOLOGY_KEY, Topology, TopologyRequirement};
 pub use volume::{usage_to_wire, volume_health_to_wire, volume_to_wire};

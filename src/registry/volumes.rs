@@ -29,20 +29,29 @@ impl ServedBackend {
         if self.backend.volumes.is_none() { Ok(None) } else { self.volume(cx, id).map(Some) }
     }
 
-    /// Makes the volume, or finds the one that the same request made before.
+    /// Makes the volume where `reaches` lets it be here, or finds the one that the same request made before.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] where the name is taken by a volume that this request would not have made.
-    pub fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
+    /// [`ErrorKind::AlreadyExists`] where the name is taken by a volume that this request would not have made, or not
+    /// here; else that of `reaches`.
+    pub fn create(&self, cx: &Context, request: &CreateVolume, reaches: impl FnOnce() -> Result<()>) -> Result<Volume> {
         let create = self.backend.create.as_ref().ok_or_else(|| unsupported("makes no volumes"))?;
         self.fits(&request.capabilities, &request.parameters)?;
         match self.volumes()?.find(cx, &request.key)? {
             Some(remains) if create.is_half_deleted(cx, &remains)? => {
+                reaches()?;
                 create.delete(cx, &remains)?;
                 create.create(cx, request)
             }
-            Some(existing) => same(existing, request),
-            None => create.create(cx, request),
+            Some(existing) => {
+                let existing = same(existing, request)?;
+                reaches().map_err(|error| differs(request, "is not where this one is asked for").caused_by(error))?;
+                Ok(existing)
+            }
+            None => {
+                reaches()?;
+                create.create(cx, request)
+            }
         }
     }
 
@@ -115,15 +124,17 @@ fn unsupported(what: &str) -> Error {
 
 /// The existing volume, where the request would have made the same.
 fn same(existing: Volume, request: &CreateVolume) -> Result<Volume> {
-    let differs = |what: String| {
-        Err(Error::new(ErrorKind::AlreadyExists, format!("a volume of this name exists and {what}: use another name"))
-            .with("name", &request.name))
-    };
     if existing.fingerprint != request.fingerprint {
-        return differs("was made with other parameters, another access type or file system".into());
+        return Err(differs(request, "was made with other parameters, another access type or file system"));
     }
     if !request.capacity.holds(existing.capacity) {
-        return differs(format!("has {} bytes, which is not {}", existing.capacity.get(), request.capacity));
+        let what = format!("has {} bytes, which is not {}", existing.capacity.get(), request.capacity);
+        return Err(differs(request, &what));
     }
     Ok(existing)
+}
+
+fn differs(request: &CreateVolume, what: &str) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("a volume of this name exists and {what}: use another name"))
+        .with("name", &request.name)
 }

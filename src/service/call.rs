@@ -116,7 +116,7 @@ impl Shared {
         self.operations
             .run([key], Operation::of(call.rpc, fields), call.deadline, operation)
             .await
-            .map_err(|failure| status::of_failure(&failure))
+            .map_err(|failure| status::of_failure(call.rpc, &failure))
     }
 
     /// Runs what only reads: on the backend's threads, without the table.
@@ -143,7 +143,7 @@ impl Shared {
         let lane = volume.cloned().map(Lane::Reads);
         let (shared, cx) = (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()));
         let reading = async move { backend.run(lane, move || work(&shared, &cx)).await };
-        call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(&failure))
+        call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(call.rpc, &failure))
     }
 }
 

@@ -1,10 +1,12 @@
 //! The Controller service.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::controller_server::Controller;
-use dunnage_driver_api::{Bytes, Capacity, Context, ErrorKind, Reach};
+use dunnage_driver_api::{Bytes, Capacity, Context, Error, ErrorKind, Reach, Result, Volume};
+use futures_util::future::try_join_all;
 use tonic::{Request, Response, Status};
 
 use super::call::{Answer, Call, refused};
@@ -20,13 +22,16 @@ impl Controller for Services {
         let call = Call::of("CreateVolume", &request);
         let wire::Create { backend, accessibility, request, secrets } =
             wire::create_volume(request.into_inner()).map_err(refused)?;
-        let backend = shared.plugin.backend_named(backend.as_ref()).map_err(refused)?;
-        shared.reaches(&backend, accessibility.as_ref()).map_err(refused)?;
-        let (key, fields) = (request.key.clone(), (request.fingerprint.clone(), request.capacity));
+        // Where the store is not open now, another node may have it.
+        let named = shared.plugin.backend_named(backend.as_ref());
+        let backend = named.map_err(|error| status::of_failure("CreateVolume", &error.into()))?;
+        let key = request.key.clone();
+        let fields =
+            (request.fingerprint.clone(), request.capacity, request.capabilities.clone(), accessibility.clone());
         let served = backend.clone();
         let volume = shared
-            .change(call.with_secrets(secrets), backend, &key, &fields, move |_, backend, cx| {
-                backend.create(cx, &request)
+            .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
+                backend.create(cx, &request, || shared.reaches(backend, accessibility.as_ref()))
             })
             .await?;
         Ok(Response::new(csi::CreateVolumeResponse { volume: Some(shared.volume_to_wire(&served, &volume)) }))
@@ -56,16 +61,16 @@ impl Controller for Services {
     ) -> Answer<csi::ValidateVolumeCapabilitiesResponse> {
         let shared = self.offering(self.0.plugin.offers.controller, "ValidateVolumeCapabilities")?;
         let call = Call::of("ValidateVolumeCapabilities", &request);
-        let wire::Validate { volume, capabilities, parameters, wire, secrets } =
+        let wire::Validate { volume, capabilities, parameters, volume_context, wire, secrets } =
             wire::validate(request.into_inner()).map_err(refused)?;
         let id = volume.ours().map_err(refused)?;
         let backend = shared.plugin.backend_of(&id).map_err(refused)?;
         let key = id.key.clone();
         let unfit = shared
             .read(call.with_secrets(secrets), backend, Some(&key), move |_, backend, cx| {
-                backend.volume(cx, &id)?;
-                let fits = capabilities.iter().try_for_each(|capability| backend.supports(capability));
-                Ok(fits.and_then(|()| backend.backend.parameters.check(&parameters.driver)).err())
+                let volume = backend.volume(cx, &id)?;
+                let fits = backend.fits(&capabilities, &parameters.driver);
+                Ok(fits.and_then(|()| has_context(&volume, &volume_context)).err())
             })
             .await?;
         Ok(Response::new(match unfit {
@@ -146,6 +151,14 @@ impl Controller for Services {
     }
 }
 
+/// Whether this is the context of the volume, where a request says it.
+fn has_context(volume: &Volume, context: &BTreeMap<String, String>) -> Result<()> {
+    if context.is_empty() || *context == volume.context {
+        return Ok(());
+    }
+    Err(Error::invalid("volume_context is not that of the volume: pass what CreateVolume answered, or nothing"))
+}
+
 /// What one backend has room for, or, behind a shared name, the one that has the most: a volume lies in one.
 async fn capacity(
     shared: &Arc<Shared>,
@@ -161,7 +174,7 @@ async fn capacity(
         None => shared.plugin.backends(),
     };
     let several = backends.len() > 1;
-    let mut largest = Capacity::default();
+    let mut asked = Vec::new();
     for backend in backends {
         let elsewhere = backend.backend.reach == Reach::Node && !request.includes(&shared.segment);
         let fits = backend.fits(&request.capabilities, &request.parameters.driver);
@@ -171,12 +184,10 @@ async fn capacity(
         fits.map_err(refused)?;
         let parameters = request.parameters.driver.clone();
         let room = move |_: &Shared, backend: &ServedBackend, cx: &Context| backend.room(cx, &parameters);
-        let capacity = shared.read(call.clone(), backend, None, room).await?;
-        if capacity.available >= largest.available {
-            largest = capacity;
-        }
+        asked.push(shared.read(call.clone(), backend, None, room));
     }
-    Ok(largest)
+    let rooms = try_join_all(asked).await?;
+    Ok(rooms.into_iter().max_by_key(|room| room.available).unwrap_or_default())
 }
 
 impl Services {

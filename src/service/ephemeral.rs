@@ -1,107 +1,27 @@
 //! Ephemeral inline volumes: made, published, unpublished and deleted with their pod.
 //!
-//! Unpublishing one deletes data, on the word of a handle that is not ours. So nothing is deleted without a mark that
-//! this node wrote, durably, before it made the volume: `<state>/ephemeral/<digest of handle and target>`.
+//! Unpublishing one deletes data, on the word of a handle that is not ours. So nothing is deleted without a [mark](marks)
+//! that this node wrote, durably, before it made the volume.
 
-use std::path::PathBuf;
+mod marks;
+
 use std::sync::Arc;
 
-use dunnage_driver_api::root::Folder;
 use dunnage_driver_api::{
-    Bytes, CapacityRange, Context, CreateVolume, Error, Fingerprint, InstanceId, Result, Staging, StagingPath,
+    Bytes, CapacityRange, Context, CreateVolume, Error, Fingerprint, ForeignId, Result, Staging, StagingPath,
     TargetPath, VolumeCapability, VolumeId, VolumeKey,
 };
-use serde::{Deserialize, Serialize};
 use tonic::Status;
 
 use super::Shared;
 use super::call::{Call, refused};
 use crate::mount::{PublishVolume, StageVolume};
+use crate::operations::{Failure, Key, Running};
 use crate::registry::ServedBackend;
-use crate::wire::EphemeralRequest;
-
-/// What a node must know to delete an ephemeral volume.
-#[derive(Debug, Serialize, Deserialize)]
-struct Mark {
-    version: u32,
-    handle: String,
-    target_path: TargetPath,
-    instance: InstanceId,
-    key: VolumeKey,
-    fingerprint: Fingerprint,
-}
-
-const VERSION: u32 = 1;
-/// Far more than any mark has.
-const LARGEST_MARK: u64 = 64 << 10;
-
-/// The marks of this node.
-pub(super) struct EphemeralMarks {
-    folder: PathBuf,
-}
-
-impl EphemeralMarks {
-    pub(super) fn new(state: &std::path::Path) -> Self {
-        Self { folder: state.join("ephemeral") }
-    }
-
-    fn name(handle: &str, target_path: &TargetPath) -> String {
-        Fingerprint::of(&[(handle.to_owned(), target_path.to_string())].into()).to_string()
-    }
-
-    fn failed(&self, what: &str, error: std::io::Error) -> Error {
-        Error::io(format!("cannot {what} the mark of the ephemeral volume"), error)
-            .with("folder", self.folder.display())
-    }
-
-    fn open(&self) -> Result<Folder> {
-        std::fs::create_dir_all(&self.folder)
-            .and_then(|()| Folder::at(&self.folder))
-            .map_err(|error| self.failed("open the folder of", error))
-    }
-
-    fn write(&self, mark: &Mark) -> Result<()> {
-        let name = Self::name(&mark.handle, &mark.target_path);
-        let (folder, half) = (self.open()?, format!("{name}.half"));
-        let bytes = serde_json::to_vec(mark).map_err(|error| self.failed("write", error.into()))?;
-        folder
-            .write(&half, &bytes)
-            .and_then(|()| folder.rename(&half, &folder, &name))
-            .and_then(|()| folder.sync())
-            .map_err(|error| self.failed("write", error))
-    }
-
-    /// The mark, or `None` where this node made no such volume.
-    fn read(&self, handle: &str, target_path: &TargetPath) -> Result<Option<Mark>> {
-        let mut bytes = Vec::new();
-        match self.open()?.read(Self::name(handle, target_path), &mut bytes, LARGEST_MARK) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|error| self.failed("read", error))?,
-        }
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        // A later release may have other fields; its version is still the first thing to say.
-        let broken = |error: serde_json::Error| self.failed("read", error.into());
-        let Version { version } = serde_json::from_slice(&bytes).map_err(broken)?;
-        if version != VERSION {
-            return Err(Error::precondition(format!(
-                "the mark of the ephemeral volume has version {version}, this release knows {VERSION}: run a later one"
-            ))
-            .with("folder", self.folder.display()));
-        }
-        serde_json::from_slice(&bytes).map(Some).map_err(broken)
-    }
-
-    fn remove(&self, mark: &Mark) -> Result<()> {
-        let folder = self.open()?;
-        folder
-            .unlink(Self::name(&mark.handle, &mark.target_path))
-            .and_then(|()| folder.sync())
-            .map_err(|error| self.failed("remove", error))
-    }
-}
+use crate::status;
+use crate::wire::{EphemeralRequest, VolumeHandle, short};
+pub use marks::EphemeralMarks;
+use marks::Mark;
 
 /// What a pod asks for, within what the backend's configuration allows.
 fn allowed(backend: &ServedBackend, request: &EphemeralRequest) -> Result<CreateVolume> {
@@ -112,6 +32,7 @@ fn allowed(backend: &ServedBackend, request: &EphemeralRequest) -> Result<Create
         ))
     })?;
     if let Some(name) = request.parameters.pairs().keys().find(|name| !policy.parameters.contains(*name)) {
+        short("the name of an attribute", name)?;
         return Err(Error::invalid(format!(
             "attribute {name:?} may not be set by a pod on backend {}: the admin allows {:?}",
             backend.name, policy.parameters
@@ -157,17 +78,25 @@ pub(super) async fn publish(
     shared
         .change(call, backend, &key, &fields, move |shared, backend, cx| {
             backend.supports(&request.capability)?;
-            shared.ephemeral.write(&Mark {
-                version: VERSION,
-                handle: request.handle.clone(),
-                target_path: request.target_path.clone(),
-                instance: backend.backend.instance.clone(),
-                key: create.key.clone(),
-                fingerprint: create.fingerprint.clone(),
-            })?;
-            let volume = backend.create(cx, &create)?;
-            let id = backend.id(&volume);
-            shared.publish_ephemeral(backend, cx, id, volume.context, &request)
+            let mark = shared.ephemeral.begin(&Mark::new(
+                request.handle.clone(),
+                request.target_path.clone(),
+                backend.backend.instance.clone(),
+                create.key.clone(),
+                create.fingerprint.clone(),
+            ))?;
+            let published = backend
+                .create(cx, &create, || Ok(()))
+                .and_then(|volume| {
+                    let id = backend.id(&volume);
+                    shared.publish_ephemeral(backend, cx, id, volume.context, &request)
+                })
+                .and_then(|()| shared.ephemeral.set_published(mark.clone()));
+            match published {
+                // Nobody unpublishes what was never published; a volume that the pod has had keeps its data.
+                Err(error) if !mark.published => Err(shared.take_back(backend, cx, &mark, error)),
+                published => published,
+            }
         })
         .await
 }
@@ -180,22 +109,18 @@ pub(super) async fn unpublish(
     handle: String,
     target_path: TargetPath,
 ) -> std::result::Result<(), Status> {
-    let marks = shared.clone();
+    refuse_while_published(shared, &handle)?;
     let target = target_path.clone();
-    let read = move || marks.ephemeral.read(&handle, &target);
-    let mark = tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|error| refused(Error::internal("reading the mark was cut off").caused_by(error)))?
-        .map_err(refused)?;
-    let Some(mark) = mark else { return Ok(()) };
+    let read = move |shared: &Shared| match shared.ephemeral.read(&handle)?.filter(|mark| mark.target_path == target) {
+        Some(mark) => Ok(Some(mark)),
+        None => shared.engine()?.unpublish_foreign(&ForeignId(handle), &target).map(|()| None),
+    };
+    let Some(mark) = here(shared, read).await? else { return Ok(()) };
     let backend = shared.plugin.backend_with(&mark.instance).map_err(refused)?;
     let (key, fields) = (mark.key.clone(), (mark.fingerprint.clone(), target_path.clone()));
     shared
         .change(call, backend, &key, &fields, move |shared, backend, cx| {
-            if let Some(volume) = backend.volumes()?.find(cx, &mark.key)?
-                && volume.fingerprint == mark.fingerprint
-            {
-                let id = backend.id(&volume);
+            if let Some(id) = marked(backend, cx, &mark)? {
                 shared.engine()?.unpublish(&id, &target_path)?;
                 backend.delete(cx, shared.engine.as_deref(), &id)?;
             }
@@ -204,7 +129,74 @@ pub(super) async fn unpublish(
         .await
 }
 
+/// Says so where a publish of this handle is still at work: while it waits for a thread it has no mark yet, so that its
+/// volume would be nobody's afterwards.
+fn refuse_while_published(shared: &Shared, handle: &str) -> std::result::Result<(), Status> {
+    let volume = VolumeKey::of_name(handle);
+    let keys: Vec<Key> = shared.plugin.backends().iter().map(|backend| backend.key(&volume)).collect();
+    let publishes = shared.operations.running().into_iter().filter(|running| running.rpc == "NodePublishVolume");
+    for Running { rpc: running, keys: held, running_for } in publishes {
+        if let Some(key) = held.iter().find(|key| keys.contains(key)).cloned() {
+            return Err(status::of_failure("NodeUnpublishVolume", &Failure::Busy { key, running, running_for }));
+        }
+    }
+    Ok(())
+}
+
+/// The id of the volume that a request names: for an ephemeral one the orchestrator knows its handle alone.
+///
+/// # Errors
+/// NOT_FOUND for a handle that is neither an id of ours nor of an ephemeral volume of this node.
+pub(super) async fn id_of(
+    shared: &Arc<Shared>,
+    call: Call,
+    volume: VolumeHandle,
+) -> std::result::Result<VolumeId, Status> {
+    let VolumeHandle::Foreign(handle) = &volume else { return volume.ours().map_err(refused) };
+    let name = handle.clone();
+    let Some(mark) = here(shared, move |shared| shared.ephemeral.read(&name)).await? else {
+        return volume.ours().map_err(refused);
+    };
+    let (backend, key) = (shared.plugin.backend_with(&mark.instance).map_err(refused)?, mark.key.clone());
+    let found = shared.read(call, backend, Some(&key), move |_, backend, cx| marked(backend, cx, &mark)).await?;
+    found.map_or_else(|| volume.ours().map_err(refused), Ok)
+}
+
+/// Reads what lies on this node: on no backend's threads, since it is no backend's.
+async fn here<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    read: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+) -> std::result::Result<T, Status> {
+    let reader = shared.clone();
+    tokio::task::spawn_blocking(move || read(&reader))
+        .await
+        .map_err(|error| refused(Error::internal("reading the state of this node was cut off").caused_by(error)))?
+        .map_err(refused)
+}
+
+/// The volume that was made for the mark, where it is there.
+fn marked(backend: &ServedBackend, cx: &Context, mark: &Mark) -> Result<Option<VolumeId>> {
+    let found = backend.volumes()?.find(cx, &mark.key)?;
+    Ok(found.filter(|volume| volume.fingerprint == mark.fingerprint).map(|volume| backend.id(&volume)))
+}
+
 impl Shared {
+    /// Undoes a publish that ended with `error`, which it answers.
+    fn take_back(&self, backend: &ServedBackend, cx: &Context, mark: &Mark, error: Error) -> Error {
+        let undo = || {
+            if let Some(id) = marked(backend, cx, mark)? {
+                // What is in the way at the target may be another's; where it is ours, the delete refuses.
+                let _ = self.engine.as_deref().map(|engine| engine.unpublish(&id, &mark.target_path));
+                backend.delete(cx, self.engine.as_deref(), &id)?;
+            }
+            self.ephemeral.remove(mark)
+        };
+        match undo() {
+            Ok(()) => error,
+            Err(left) => error.with("and the volume is left, since", left.report()),
+        }
+    }
+
     fn publish_ephemeral(
         &self,
         backend: &ServedBackend,

@@ -111,7 +111,7 @@ impl Node for Services {
         let shared = self.offering(self.0.plugin.offers.node, "NodeGetVolumeStats")?;
         let call = Call::of("NodeGetVolumeStats", &request).quick();
         let wire::Stats { volume, path } = wire::stats(request.into_inner()).map_err(refused)?;
-        let id = volume.ours().map_err(refused)?;
+        let id = ephemeral::id_of(shared, call.clone(), volume).await?;
         let backend = shared.plugin.configured_of(&id).map_err(refused)?;
         let key = id.key.clone();
         let usage = shared
@@ -126,9 +126,12 @@ impl Node for Services {
     ) -> Answer<csi::NodeGetVolumeHealthResponse> {
         let shared = self.offering(self.0.plugin.offers.node, "NodeGetVolumeHealth")?;
         let call = Call::of("NodeGetVolumeHealth", &request).quick();
-        let id = wire::health(request.into_inner()).and_then(VolumeHandle::ours).map_err(refused)?;
+        let request = request.into_inner();
+        let text = request.volume_id.clone();
+        let volume = wire::health(request).map_err(refused)?;
+        let id = ephemeral::id_of(shared, call.clone(), volume).await?;
         let backend = shared.plugin.backend_of(&id).map_err(refused)?;
-        let (key, text) = (id.key.clone(), id.to_string());
+        let key = id.key.clone();
         let findings = shared
             .read(call, backend, Some(&key), move |shared, backend, cx| {
                 backend.volume_where_known(cx, &id)?;

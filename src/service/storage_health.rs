@@ -5,8 +5,7 @@ use std::sync::Arc;
 use dunnage_csi_proto::csi::v1::StorageHealthErrorType;
 use dunnage_csi_proto::csi::v1::node_get_storage_health_response::StorageBackendHealth;
 use dunnage_driver_api::Context;
-use tokio::task::JoinSet;
-use tonic::Status;
+use futures_util::future::join_all;
 
 use super::Shared;
 use super::call::Call;
@@ -15,16 +14,15 @@ use crate::registry::ServedBackend;
 /// One entry for each backend of the plugin whose store does not answer now; none where all do.
 pub(super) async fn of(shared: &Arc<Shared>, call: Call) -> Vec<StorageBackendHealth> {
     // All at once: one that hangs must not use up the time of the others.
-    let mut asking = JoinSet::new();
-    for backend in shared.plugin.backends() {
-        let (shared, call, name) = (shared.clone(), call.clone(), backend.name.to_string());
+    let asked = shared.plugin.backends().into_iter().map(|backend| async {
+        let name = backend.name.to_string();
         let read = |_: &Shared, backend: &ServedBackend, cx: &Context| {
             backend.backend.volumes.as_ref().map_or(Ok(()), |volumes| volumes.probe(cx))
         };
-        asking.spawn(async move { (name, shared.read(call, backend, None, read).await) });
-    }
-    let said = |(name, answer): (String, Result<(), Status>)| Some((name, answer.err()?.message().to_owned()));
-    let mut adverse: Vec<_> = asking.join_all().await.into_iter().filter_map(said).collect();
+        let status = shared.read(call.clone(), backend, None, read).await.err()?;
+        Some((name, status.message().to_owned()))
+    });
+    let mut adverse: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
     let absent = shared.plugin.absent().into_iter();
     adverse.extend(absent.map(|name| (name.to_string(), "its store is not open on this node".to_owned())));
     adverse.sort();

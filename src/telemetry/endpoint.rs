@@ -1,8 +1,10 @@
 //! The HTTP endpoint of metrics and health.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,13 +18,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::Metrics;
 
-/// How many clients are answered at once; more wait to be accepted.
+/// How many clients are answered at once. For one more the oldest that has asked nothing yet goes: nobody may keep a
+/// probe out by holding connections.
 const CLIENTS: usize = 32;
 
+/// How long a client may take to ask.
+const ASKING: Duration = Duration::from_secs(2);
 /// How long one client may take in all.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -82,21 +87,15 @@ impl Endpoint {
     /// Answers until it is dropped.
     pub async fn serve(self) {
         let endpoint = Arc::new(self);
-        let mut clients = JoinSet::new();
+        let mut clients = Clients::default();
         loop {
-            while clients.len() >= CLIENTS {
-                clients.join_next().await;
-            }
             match endpoint.listener.accept().await {
-                Ok((stream, _)) => {
-                    clients.spawn(answer_client(endpoint.clone(), stream));
-                }
+                Ok((stream, _)) => clients.add(&endpoint, stream),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client of the health endpoint");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
-            while clients.try_join_next().is_some() {}
         }
     }
 
@@ -137,13 +136,43 @@ impl Endpoint {
     }
 }
 
-async fn answer_client(endpoint: Arc<Endpoint>, stream: TcpStream) {
+/// The clients that are being answered, the oldest first.
+#[derive(Default)]
+struct Clients {
+    tasks: JoinSet<()>,
+    connected: VecDeque<Client>,
+}
+
+struct Client {
+    task: AbortHandle,
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Clients {
+    fn add(&mut self, endpoint: &Arc<Endpoint>, stream: TcpStream) {
+        while self.tasks.try_join_next().is_some() {}
+        self.connected.retain(|client| !client.task.is_finished());
+        if self.connected.len() >= CLIENTS {
+            let idle = self.connected.iter().position(|client| !client.has_asked.load(Ordering::Relaxed));
+            if let Some(client) = self.connected.remove(idle.unwrap_or(0)) {
+                client.task.abort();
+            }
+        }
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let task = self.tasks.spawn(answer_client(endpoint.clone(), stream, has_asked.clone()));
+        self.connected.push_back(Client { task, has_asked });
+    }
+}
+
+async fn answer_client(endpoint: Arc<Endpoint>, stream: TcpStream, has_asked: Arc<AtomicBool>) {
     let answer = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
         let response = endpoint.answer(&request);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(ASKING)
         .keep_alive(false)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), answer);

@@ -275,6 +275,27 @@ async fn the_endpoint_tells_liveness_readiness_and_health_apart() {
 }
 
 #[tokio::test]
+async fn clients_that_say_nothing_keep_no_probe_out() {
+    let address = endpoint(Fixed { missing: vec![], healthy: true }).await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(20), ask(address, "GET /livez"));
+    assert_eq!(answer.await.expect("the probe waits for clients that say nothing").0, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_ask_is_let_go() {
+    let address = endpoint(Fixed { missing: vec![], healthy: true }).await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost:").await.unwrap();
+    let mut text = String::new();
+    let end = tokio::time::timeout(Duration::from_secs(20), slow.read_to_string(&mut text));
+    end.await.expect("the connection is still there").unwrap();
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let address = endpoint(Fixed { missing: vec![], healthy: true }).await;
     let health = Arc::new(Fixed { missing: vec![], healthy: true });

@@ -37,6 +37,7 @@ pub fn capability(wire: Option<csi::VolumeCapability>) -> Result<VolumeCapabilit
 
 fn mount_access(wire: MountVolume) -> Result<MountAccess> {
     short("fs_type", &wire.fs_type)?;
+    short("volume_mount_group", &wire.volume_mount_group)?;
     let size: usize = wire.mount_flags.iter().map(String::len).sum();
     if size > MOUNT_FLAGS {
         return Err(Error::invalid(format!("mount_flags have {size} bytes: at most {MOUNT_FLAGS} are allowed")));

@@ -1,5 +1,7 @@
 //! Requests to the controller service.
 
+use std::collections::BTreeMap;
+
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_driver_api::{
     Access, BackendName, CapacityRange, CreateVolume, Error, Fingerprint, Parameters, Result, Secrets, VolumeCapability,
@@ -7,8 +9,8 @@ use dunnage_driver_api::{
 
 use super::capability::{capabilities, capability};
 use super::limits::{self, VolumeHandle, missing, passing, volume_handle};
-use super::parameters::ClassParameters;
-use super::topology::Segment;
+use super::parameters::{ClassParameters, is_orchestrators};
+use super::topology::{Segment, Topology, TopologyRequirement};
 
 /// A checked CreateVolume.
 #[derive(Debug, Clone)]
@@ -16,7 +18,7 @@ pub struct Create {
     /// The backend that is to have it, where the request names one.
     pub backend: Option<BackendName>,
     /// Where it must be accessible from.
-    pub accessibility: Option<csi::TopologyRequirement>,
+    pub accessibility: Option<TopologyRequirement>,
     /// What the driver is asked for.
     pub request: CreateVolume,
     /// For the driver alone.
@@ -47,7 +49,7 @@ pub fn create_volume(wire: csi::CreateVolumeRequest) -> Result<Create> {
     let fingerprint = fingerprint(&wanted, &class.driver);
     Ok(Create {
         backend: class.backend,
-        accessibility: wire.accessibility_requirements,
+        accessibility: wire.accessibility_requirements.map(TopologyRequirement::from_wire).transpose()?,
         request: CreateVolume::new(name, capacity, wanted, class.driver, fingerprint),
         secrets: limits::secrets(wire.secrets)?,
     })
@@ -61,7 +63,7 @@ fn fingerprint(wanted: &[VolumeCapability], parameters: &Parameters) -> Fingerpr
     Fingerprint::of(&parts)
 }
 
-fn access_parts(wanted: &[VolumeCapability], parts: &mut std::collections::BTreeMap<String, String>) {
+fn access_parts(wanted: &[VolumeCapability], parts: &mut BTreeMap<String, String>) {
     for capability in wanted {
         let access = match &capability.access {
             Access::Block => "block".to_owned(),
@@ -118,6 +120,8 @@ pub struct Validate {
     pub capabilities: Vec<VolumeCapability>,
     /// Class parameters to compare, sorted.
     pub parameters: ClassParameters,
+    /// What is thought to be its context, without the orchestrator's own keys; empty where the request does not say.
+    pub volume_context: BTreeMap<String, String>,
     /// The request as it came, to be confirmed as it came.
     pub wire: csi::validate_volume_capabilities_response::Confirmed,
     /// For the driver alone.
@@ -129,12 +133,15 @@ pub struct Validate {
 /// # Errors
 /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is missing or malformed.
 pub fn validate(wire: csi::ValidateVolumeCapabilitiesRequest) -> Result<Validate> {
+    let volume = volume_handle(wire.volume_id)?;
     passing("volume_context", &wire.volume_context)?;
     if !wire.mutable_parameters.is_empty() {
         return Err(Error::invalid("mutable_parameters are not supported: this plugin does not have MODIFY_VOLUME"));
     }
+    let context = wire.volume_context.iter().filter(|(key, _)| !is_orchestrators(key));
     Ok(Validate {
-        volume: volume_handle(wire.volume_id)?,
+        volume,
+        volume_context: context.map(|(key, value)| (key.clone(), value.clone())).collect(),
         capabilities: capabilities(wire.volume_capabilities.clone())?,
         parameters: ClassParameters::from_wire(wire.parameters.clone())?,
         wire: csi::validate_volume_capabilities_response::Confirmed {
@@ -155,7 +162,7 @@ pub struct GetCapacity {
     /// Class parameters, sorted.
     pub parameters: ClassParameters,
     /// From where they are to be accessible, where the request says so.
-    pub topology: Option<csi::Topology>,
+    pub topology: Option<Topology>,
 }
 
 impl GetCapacity {
@@ -173,6 +180,6 @@ pub fn get_capacity(wire: csi::GetCapacityRequest) -> Result<GetCapacity> {
     Ok(GetCapacity {
         capabilities: wire.volume_capabilities.into_iter().map(|one| capability(Some(one))).collect::<Result<_>>()?,
         parameters: ClassParameters::from_wire(wire.parameters)?,
-        topology: wire.accessible_topology,
+        topology: wire.accessible_topology.map(Topology::from_wire).transpose()?,
     })
 }

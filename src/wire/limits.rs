@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use dunnage_driver_api::{Error, Result, Secrets, VolumeId};
 
+use crate::telemetry::{self, Field};
+
 /// The general limit of a string, in bytes.
 const STRING: usize = 128;
 /// The general limit of a map that we keep, in bytes of its keys and values.
@@ -16,12 +18,14 @@ pub(super) fn missing(field: &str) -> Error {
     Error::invalid(format!("{field} is missing: it is a required field"))
 }
 
-/// A name in CreateVolume: 1 to 128 bytes without control characters other than white space.
+/// A name in CreateVolume: 1 to 128 bytes without control characters other than white space. From here on the call's
+/// lines in the log have it.
 pub(super) fn name(field: &str, text: String) -> Result<String> {
     let banned = |c: char| matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\x7f'..='\u{9f}');
     if text.is_empty() {
         return Err(missing(field));
     }
+    telemetry::record(Field::VolumeName, &text);
     short(field, &text)?;
     match text.chars().find(|c| banned(*c)) {
         Some(c) => Err(Error::invalid(format!("{field} {text:?} has the control character {c:?}: leave it out"))),
@@ -30,7 +34,7 @@ pub(super) fn name(field: &str, text: String) -> Result<String> {
 }
 
 /// A string of at most 128 bytes.
-pub(super) fn short(field: &str, text: &str) -> Result<()> {
+pub(crate) fn short(field: &str, text: &str) -> Result<()> {
     if text.len() <= STRING {
         return Ok(());
     }
@@ -56,13 +60,24 @@ fn within(field: &str, map: &HashMap<String, String>, limit: usize) -> Result<()
     Err(Error::invalid(format!("{field} has {size} bytes in its keys and values: at most {limit} are allowed")))
 }
 
-/// The secrets of a request, at most 64 KiB.
+/// The secrets of a request, at most 64 KiB (CSI "Secrets Requirements").
 ///
 /// # Errors
-/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) where they are larger.
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) where they are larger, and for a key with other
+/// characters than CSI allows; the key is not shown.
 pub fn secrets(map: HashMap<String, String>) -> Result<Secrets> {
     passing("secrets", &map)?;
+    if !map.keys().all(|key| !key.is_empty() && key.bytes().all(is_plain)) {
+        return Err(Error::invalid(
+            "secrets have a key with characters that CSI does not allow: use letters, digits, '-', '_' and '.'",
+        ));
+    }
     Ok(map.into_iter().collect())
+}
+
+/// A letter, a digit, '-', '_' or '.': what CSI allows in a key.
+pub(super) fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
 /// The volume that a request names.
@@ -89,7 +104,8 @@ impl VolumeHandle {
     }
 }
 
-/// The volume that a request names: a required field of at most 128 bytes.
+/// The volume that a request names: a required field of at most 128 bytes. From here on the call's lines in the log have
+/// it.
 ///
 /// # Errors
 /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) where it is missing or too long.
@@ -97,6 +113,7 @@ pub fn volume_handle(text: String) -> Result<VolumeHandle> {
     if text.is_empty() {
         return Err(missing("volume_id"));
     }
+    telemetry::record(Field::VolumeId, &text);
     short("volume_id", &text)?;
     Ok(match text.parse() {
         Ok(id) => VolumeHandle::Ours(id),
@@ -128,8 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_secrets_follow_the_character_rules_of_the_spec() {
+        for (key, is_good) in [("password", true), ("A-b_c.9", true), ("", false), ("a b", false), ("ä", false)] {
+            assert_eq!(secrets(HashMap::from([(key.to_owned(), "ä b".to_owned())])).is_ok(), is_good, "{key:?}");
+        }
+    }
+
+    #[test]
     fn an_error_about_secrets_shows_none() {
-        let map = HashMap::from([("canary-key".to_owned(), "canary".repeat(20_000))]);
-        assert!(!secrets(map).unwrap_err().to_string().contains("canary"));
+        for (key, value) in [("canary-key", "canary".repeat(20_000)), ("canary key", "canary".to_owned())] {
+            let map = HashMap::from([(key.to_owned(), value)]);
+            assert!(!secrets(map).unwrap_err().to_string().contains("canary"));
+        }
     }
 }

@@ -8,7 +8,7 @@ use dunnage_driver_api::{
 };
 
 use super::capability::capability;
-use super::limits::{self, VolumeHandle, missing, passing, volume_handle};
+use super::limits::{self, VolumeHandle, missing, passing, short, volume_handle};
 use super::parameters::is_orchestrators;
 use crate::mount::{PublishVolume, StageVolume};
 
@@ -33,6 +33,19 @@ fn staging_path(text: &str) -> Result<StagingPath> {
 
 fn target_path(text: &str) -> Result<TargetPath> {
     if text.is_empty() { Err(missing("target_path")) } else { TargetPath::new(text) }
+}
+
+/// A path that may be a staging or a target path. On one that is none no volume is, which is NOT_FOUND; one that is
+/// longer than any path can be is wrong all the same.
+fn volume_path(text: &str) -> Result<TargetPath> {
+    const LONGEST: usize = libc::PATH_MAX as usize - 1;
+    if text.is_empty() {
+        return Err(missing("volume_path"));
+    }
+    TargetPath::new(text).map_err(|error| match text.len() {
+        ..=LONGEST => Error::not_found("no volume can be on volume_path").caused_by(error),
+        _ => Error::invalid("volume_path cannot be a path").caused_by(error),
+    })
 }
 
 fn optional<T>(text: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
@@ -142,6 +155,7 @@ fn inline(
 ) -> Result<EphemeralRequest> {
     let backend = attributes.remove(BACKEND).map(|name| name.parse()).transpose()?;
     let capacity = attributes.remove(SIZE).map(|size| {
+        short("attribute size", &size)?;
         let bytes = size.parse::<i64>().ok().filter(|bytes| *bytes > 0);
         bytes.ok_or_else(|| Error::invalid(format!("attribute size {size:?} is not a number of bytes")))
     });
@@ -183,12 +197,8 @@ pub struct Stats {
 /// [`NotFound`](dunnage_driver_api::ErrorKind::NotFound) for a path on which no volume can be.
 pub fn stats(wire: csi::NodeGetVolumeStatsRequest) -> Result<Stats> {
     let volume = volume_handle(wire.volume_id)?;
-    if wire.volume_path.is_empty() {
-        return Err(missing("volume_path"));
-    }
+    let path = volume_path(&wire.volume_path)?;
     optional(&wire.staging_target_path, StagingPath::new)?;
-    let path = TargetPath::new(&wire.volume_path)
-        .map_err(|error| Error::not_found("no volume can be on volume_path").caused_by(error))?;
     Ok(Stats { volume, path })
 }
 
@@ -197,9 +207,10 @@ pub fn stats(wire: csi::NodeGetVolumeStatsRequest) -> Result<Stats> {
 /// # Errors
 /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is missing or malformed.
 pub fn health(wire: csi::NodeGetVolumeHealthRequest) -> Result<VolumeHandle> {
+    let volume = volume_handle(wire.volume_id)?;
     optional(&wire.volume_publish_path, TargetPath::new)?;
     optional(&wire.staging_target_path, StagingPath::new)?;
-    volume_handle(wire.volume_id)
+    Ok(volume)
 }
 
 /// A checked NodeExpandVolume.
@@ -224,9 +235,7 @@ pub struct ExpandNode {
 /// range that is there and names no size; [`OutOfRange`](dunnage_driver_api::ErrorKind::OutOfRange) for an empty range.
 pub fn expand_node(wire: csi::NodeExpandVolumeRequest) -> Result<ExpandNode> {
     let volume = volume_handle(wire.volume_id)?;
-    if wire.volume_path.is_empty() {
-        return Err(missing("volume_path"));
-    }
+    let path = volume_path(&wire.volume_path)?;
     optional(&wire.staging_target_path, StagingPath::new)?;
     let capacity = match wire.capacity_range {
         None => CapacityRange::default(),
@@ -235,8 +244,6 @@ pub fn expand_node(wire: csi::NodeExpandVolumeRequest) -> Result<ExpandNode> {
     if wire.capacity_range.is_some() && capacity == CapacityRange::default() {
         return Err(Error::invalid("capacity_range names no size: set required_bytes or limit_bytes, or leave it out"));
     }
-    let path = TargetPath::new(&wire.volume_path)
-        .map_err(|error| Error::not_found("no volume can be on volume_path").caused_by(error))?;
     Ok(ExpandNode {
         volume,
         path,

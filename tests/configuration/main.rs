@@ -4,5 +4,6 @@
 
 mod commands;
 mod config;
+mod deploy;
 mod stand_ins;
 mod wrong;

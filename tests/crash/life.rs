@@ -153,11 +153,11 @@ impl Rig {
             use csi::node_service_capability::{Type, rpc};
             matches!(&one.r#type, Some(Type::Rpc(one)) if one.r#type() == rpc::Type::StageUnstageVolume)
         });
-        Ok(Volume::new(made, self.capability.clone(), &self.host.setup().scratch().path().join("pods"), stages))
+        Ok(Volume::new(made, self.capability.clone(), &self.pods(), stages))
     }
 
     /// Calls, with the host killed as `kill` says, and again until it is answered. Two answers must be the same.
-    fn call<T: PartialEq + Debug>(
+    pub(crate) fn call<T: PartialEq + Debug>(
         &mut self,
         what: &str,
         kill: Kill,
@@ -183,7 +183,7 @@ impl Rig {
 
     /// Calls once while each thread and program is killed at its N-th system call; brings the host back where it was.
     /// `None` where there was no answer.
-    fn killed_in<T>(&mut self, nth: Nth, call: impl Fn(&Client) -> Result<T, Status>) -> Result<Option<T>> {
+    pub(crate) fn killed_in<T>(&mut self, nth: Nth, call: impl Fn(&Client) -> Result<T, Status>) -> Result<Option<T>> {
         let killer = kill_at(self.host.pid()?, nth)?;
         let answer = call(&self.client);
         killer.detach()?;
@@ -233,7 +233,24 @@ impl Rig {
         Ok(found)
     }
 
-    fn nothing_is_left(&self) -> Result<()> {
+    /// Where the test keeps what its volumes are mounted on.
+    pub(crate) fn pods(&self) -> PathBuf {
+        self.host.setup().scratch().path().join("pods")
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn count_kills_anew(&mut self) {
+        self.kills = 0;
+    }
+
+    pub(crate) fn kills(&self) -> usize {
+        self.kills
+    }
+
+    pub(crate) fn nothing_is_left(&self) -> Result<()> {
         let folder = self.host.setup().scratch().path();
         ensure!(mounts_beneath(folder)?.is_empty(), "mounts are left: {:?}", mounts_beneath(folder)?);
         ensure!(loop_devices_beneath(folder).is_empty(), "loop devices are left: {:?}", loop_devices_beneath(folder));

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod inline;
 mod killer;
 mod life;
 mod stop;
@@ -17,12 +18,14 @@ use life::{Kill, Rig};
 /// No RPC has as many system calls of one name: a host that is killed here would be killed for ever.
 const MOST: usize = 200;
 
+const INLINE: &str = "ephemeral: {max_size: 16Mi}";
+
 fn dir() -> Result<Rig> {
-    Rig::new("dir", "quota: none", mount(), 16)
+    Rig::new("dir", &format!("quota: none\n{INLINE}"), mount(), 16)
 }
 
 fn image(capability: VolumeCapability, mebibytes: i64) -> Result<Rig> {
-    Rig::new("image", "", capability, mebibytes)
+    Rig::new("image", INLINE, capability, mebibytes)
 }
 
 /// Runs `life` for the first, second, ... system call of each name, until it is not killed any more.
@@ -110,4 +113,26 @@ fn a_volume_made_after_a_killed_delete_of_its_name_is_whole_and_empty() -> Resul
     let (mut dir, mut image) = (dir()?, image(block(), 16)?);
     at_each(|nth| dir.made_anew(nth).map(usize::from), 3)?;
     at_each(|nth| image.made_anew(nth).map(usize::from), 3)
+}
+
+#[test]
+fn an_inline_volume_survives_a_kill_within_each_call_and_goes_with_its_pod() -> Result<()> {
+    if !can_kill("an_inline_volume_survives_a_kill_within_each_call_and_goes_with_its_pod")? {
+        return Ok(());
+    }
+    let (mut dir, mut image) = (dir()?, image(mount(), 16)?);
+    dir.inline_life(Kill::Between)?;
+    image.inline_life(Kill::Between)?;
+    at_each(|nth| dir.inline_life(Kill::Within(nth)), 15)?;
+    at_each(|nth| image.inline_life(Kill::Within(nth)), 30)
+}
+
+#[test]
+fn an_inline_volume_whose_publish_was_killed_and_is_given_up_leaves_nothing() -> Result<()> {
+    if !can_kill("an_inline_volume_whose_publish_was_killed_and_is_given_up_leaves_nothing")? {
+        return Ok(());
+    }
+    let (mut dir, mut image) = (dir()?, image(mount(), 16)?);
+    at_each(|nth| dir.inline_given_up(nth).map(usize::from), 8)?;
+    at_each(|nth| image.inline_given_up(nth).map(usize::from), 15)
 }

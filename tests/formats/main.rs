@@ -22,9 +22,9 @@ const DISKS: &str = "disks.csi.dunnage.dev";
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/formats/0.1");
 /// What stands in fixtures for the folder of a test.
 const SCRATCH: &str = "/scratch";
-/// The handle and the target of the ephemeral volume in the fixtures. They give its mark its name.
+/// The handle and the target of the ephemeral volume in the fixtures. The handle gives its mark its name.
 const POD: (&str, &str) = ("csi-1", "/run/dunnage-formats/target");
-const MARK: &str = "3y7jf76qx7hchc6pmsa2fdwh7e";
+const MARK: &str = "5i2kkihqteo73kbpydcwowohwq";
 
 fn needs_root(test: &str) -> Result<bool> {
     can_run(test, &[Need::Root])

@@ -7,6 +7,7 @@ mod block;
 mod capacity;
 mod ephemeral;
 mod fs_group;
+mod full;
 mod grow;
 mod list;
 mod modes;

@@ -8,6 +8,7 @@ mod ids;
 mod secrets;
 mod sizes;
 mod strings;
+mod telemetry;
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::text::Quoted;
 
 /// How a volume is to be used: as what, and by whom at once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -145,7 +146,10 @@ impl FromStr for FsType {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|fs_type| fs_type.as_str() == text).ok_or_else(|| {
-            Error::invalid(format!("fs_type {text:?} is not known here: use ext4, xfs or btrfs, or leave it empty"))
+            Error::invalid(format!(
+                "fs_type {} is not known here: use ext4, xfs or btrfs, or leave it empty",
+                Quoted(text)
+            ))
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 
 mod parent;
+
+/// How much of what a program writes is kept, in bytes.
+const KEPT: u64 = 1 << 20;
 
 /// A program that a driver or the mount engine runs. Each is a constant, looked for at start by `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -200,13 +203,15 @@ impl Commands for System {
     }
 }
 
-/// Reads a pipe to its end on a thread of its own, so that a full pipe never stops the program.
+/// Reads a pipe to its end on a thread of its own, so that neither a full pipe nor a closed one stops the program; of
+/// what is in it the beginning is kept.
 fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        if let Some(pipe) = pipe {
+        if let Some(mut pipe) = pipe {
             // What was read before an error is still worth having; the status tells the rest.
-            let _ = pipe.take(1 << 20).read_to_end(&mut bytes);
+            let _ = pipe.by_ref().take(KEPT).read_to_end(&mut bytes);
+            let _ = io::copy(&mut pipe, &mut io::sink());
         }
         bytes
     })
@@ -216,12 +221,12 @@ fn feed(child: &mut Child, input: Option<Vec<u8>>) -> Option<std::thread::JoinHa
     let (mut stdin, input) = (child.stdin.take()?, input?);
     Some(std::thread::spawn(move || {
         // A program that closes its input early says why by its status.
-        let _ = std::io::Write::write_all(&mut stdin, &input);
+        let _ = io::Write::write_all(&mut stdin, &input);
     }))
 }
 
 /// Waits for the child until `until`; kills its process group then and answers `None`.
-fn wait(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
@@ -252,6 +257,13 @@ mod tests {
         let command = SH.command().args(["-c", "sleep 1000 & sleep 1000"]).timeout(Duration::from_millis(50));
         let error = System.run(&command).unwrap_err();
         assert!(error.to_string().contains("did not end"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_says_much_comes_to_its_own_end() {
+        let command = SH.command().args(["-c", "head -c 4000000 /dev/zero && echo the end >&2"]);
+        let output = System.run(&command).unwrap().success(&command).unwrap();
+        assert_eq!((output.stdout.len(), output.stderr.as_str()), (1 << 20, "the end\n"));
     }
 
     #[test]

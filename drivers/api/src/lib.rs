@@ -25,6 +25,7 @@ mod parameters;
 mod path;
 pub mod root;
 mod secrets;
+mod text;
 mod volume;
 
 pub use capability::{Access, AccessMode, FsType, MountAccess, VolumeCapability};

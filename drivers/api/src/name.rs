@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::text::Quoted;
 
 /// The name of a backend: a DNS label (RFC 1123), 1 to 42 characters of `a-z`, `0-9` and `-`, so that the CSI name
 /// made from it keeps to the 63 that CSI allows.
@@ -37,7 +38,8 @@ impl FromStr for BackendName {
             return Ok(Self(text.into()));
         }
         Err(Error::invalid(format!(
-            "{text:?} is no name of a backend: use 1 to 42 of a-z, 0-9 and -, with a letter or digit at both ends"
+            "{} is no name of a backend: use 1 to 42 of a-z, 0-9 and -, with a letter or digit at both ends",
+            Quoted(text)
         )))
     }
 }
@@ -54,8 +56,8 @@ impl FromStr for NodeName {
             return Ok(Self(text.into()));
         }
         Err(Error::invalid(format!(
-            "{text:?} is no name of a node: use 1 to 253 letters, digits, '-', '.', '_', with a letter or digit at \
-             both ends"
+            "{} is no name of a node: use 1 to 253 letters, digits, '-', '.', '_', with a letter or digit at both ends",
+            Quoted(text)
         )))
     }
 }

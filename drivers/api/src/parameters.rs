@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use crate::error::{Error, Result};
+use crate::text::Quoted;
 
 /// The class parameters of a request, without the keys that belong to the orchestrator or to the host. The driver
 /// reads them as a type of its own, which should deny unknown fields.
@@ -92,7 +93,7 @@ impl<'de> IntoDeserializer<'de> for Text<'_> {
 impl Text<'_> {
     fn read<T: std::str::FromStr>(&self, what: &str) -> Result<T, serde::de::value::Error> {
         self.value.parse().map_err(|_| {
-            serde::de::Error::custom(format_args!("`{}` is {:?}, which is not {what}", self.name, self.value))
+            serde::de::Error::custom(format_args!("`{}` is {}, which is not {what}", self.name, Quoted(self.value)))
         })
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::text::Quoted;
 
 /// The longest path the kernel takes, in bytes, without the closing NUL.
 const PATH_MAX: usize = 4095;
@@ -14,12 +15,12 @@ const NAME_MAX: usize = 255;
 
 fn absolute(field: &str, text: &str) -> Result<PathBuf> {
     let path = Path::new(text);
-    let wrong = if !path.is_absolute() {
+    let wrong = if text.len() > PATH_MAX {
+        "is longer than 4095 bytes: give a shorter path"
+    } else if !path.is_absolute() {
         "is not absolute: give an absolute path"
     } else if text.contains('\0') {
         "has a NUL byte: no path can"
-    } else if text.len() > PATH_MAX {
-        "is longer than 4095 bytes: give a shorter path"
     } else if path.components().any(|component| component.as_os_str().len() > NAME_MAX) {
         "has a name in it that is longer than 255 bytes: give a shorter one"
     } else if path.components().any(|component| component == Component::ParentDir) {
@@ -30,7 +31,7 @@ fn absolute(field: &str, text: &str) -> Result<PathBuf> {
         // Collected anew, so that `//` and `/./` and a slash at the end make no second name for one place.
         return Ok(path.components().collect());
     };
-    Err(Error::invalid(format!("{field} {text:?} {wrong}")))
+    Err(Error::invalid(format!("{field} {} {wrong}", Quoted(text))))
 }
 
 macro_rules! node_path {

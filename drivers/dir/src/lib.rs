@@ -77,6 +77,7 @@ impl Driver for Dir {
         let instance = root.instance().clone();
         let records = root.records()?;
         let store = Arc::new(Store { records, data, quota, mode: self.mode.bits(), root });
+        store.sweep()?;
         Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
             .with_create(store.clone())

@@ -145,6 +145,25 @@ impl Store {
         if self.quota.is_some() { ProjectQuota::UNIT } else { 1 }
     }
 
+    /// Removes the empty folders of creates that were cut off. What has data in it and no record stays.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        let failed = |error| self.data.failed("list", "")(error);
+        for entry in self.data.entries().map_err(failed)? {
+            let (name, _) = entry.map_err(failed)?;
+            let key = name.to_str().and_then(|name| name.parse::<VolumeKey>().ok());
+            if let Some(key) = key
+                && !self.records.contains(&key)?
+            {
+                // Only what is empty goes; what does not go the next create of its name tells of.
+                let _ = self.data.remove_folder(&name);
+            }
+        }
+        Ok(())
+    }
+
     /// A new folder for this key. An empty one without a record is the remains of a create that was cut off.
     fn make_empty(&self, key: &VolumeKey) -> Result<Folder> {
         let make = || self.data.make_folder(key.as_str(), self.mode);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::base32;
 use crate::error::{Error, Result};
+use crate::text::Quoted;
 
 /// One concrete store: this root, that volume group. 128 random bits, written into the store's marker by `init` and
 /// never changed; shown as 26 characters of lower-case base 32.
@@ -63,7 +64,7 @@ impl FromStr for InstanceId {
         if text.len() == Self::LENGTH && base32::is_base32(text) {
             return Ok(Self(text.into()));
         }
-        Err(Error::invalid(format!("{text:?} is no instance: want {} characters of a-z and 2-7", Self::LENGTH)))
+        Err(Error::invalid(format!("{} is no instance: want {} characters of a-z and 2-7", Quoted(text), Self::LENGTH)))
     }
 }
 
@@ -74,7 +75,7 @@ impl FromStr for Generation {
         if (1..=Self::MAX_LENGTH).contains(&text.len()) && base32::is_base32(text) {
             return Ok(Self(text.into()));
         }
-        Err(Error::invalid(format!("{text:?} is no generation: want 1 to 26 characters of a-z and 2-7")))
+        Err(Error::invalid(format!("{} is no generation: want 1 to 26 characters of a-z and 2-7", Quoted(text))))
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest;
 use crate::error::{Error, Result};
+use crate::text::Quoted;
 
 /// What a volume is found by in its instance: made from the name in CreateVolume alone, so that a repeated call finds
 /// the first attempt. It is safe as the name of a file, an LVM volume, a dataset: 1 to 52 characters of `a-z`, `0-9`,
@@ -69,7 +70,11 @@ impl FromStr for VolumeKey {
             }
             None => is_plain(text),
         };
-        if plain { Ok(Self(text.into())) } else { Err(Error::invalid(format!("{text:?} is no key of a volume"))) }
+        if plain {
+            Ok(Self(text.into()))
+        } else {
+            Err(Error::invalid(format!("{} is no key of a volume", Quoted(text))))
+        }
     }
 }
 

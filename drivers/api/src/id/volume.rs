@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{Generation, InstanceId, VolumeKey};
+use crate::text::Quoted;
 
 /// The id of a volume as CSI carries it: `<instance>.<key>.<generation>`, 106 bytes at most, of which CSI allows 128.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub struct VolumeId {
 
 /// An id of a form that we never made: such a volume does not exist here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no id of a volume made here")]
+#[error("{} is no id of a volume made here", Quoted(.0))]
 pub struct ForeignId(pub String);
 
 impl FromStr for VolumeId {

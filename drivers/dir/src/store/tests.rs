@@ -152,6 +152,19 @@ fn a_create_cut_off_after_its_folder_is_made_again() {
 }
 
 #[test]
+fn the_empty_folder_of_a_create_that_was_cut_off_goes_at_the_next_start() {
+    let mut rig = Rig::new();
+    rig.create("kept").unwrap();
+    let volumes = rig.temp.path().join("volumes");
+    fs::create_dir(volumes.join("cut-off")).unwrap();
+    fs::create_dir_all(volumes.join("nobodys/data")).unwrap();
+    rig.restart();
+    let mut left: Vec<_> = fs::read_dir(&volumes).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["kept", "nobodys"]);
+}
+
+#[test]
 fn a_delete_cut_off_after_its_data_went_serves_nobody_and_is_finished_by_the_next() {
     let mut rig = Rig::new();
     let volume = rig.create("pvc-1").unwrap();

@@ -14,6 +14,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("mount", &["mount", "umount", "losetup"]),
     ("util-linux", &["unshare", "fsfreeze", "blockdev", "setpriv"]),
     ("strace", &["strace"]),
+    ("systemd", &["systemd-analyze"]),
 ];
 
 /// Installs what is missing.

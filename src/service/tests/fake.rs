@@ -1,0 +1,151 @@
+//! A store in memory whose calls wait at a door.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex};
+
+use dunnage_driver_api::{
+    Backend, Bytes, Capacity, Configured, Context, Create, CreateVolume, Error, Finding, Init, NoParameters, Opening,
+    ParameterType, Parameters, Reach, ReleaseRecord, Result, Room, System, Volume, VolumeKey, Volumes,
+};
+
+use crate::config::{Ephemeral, Mode};
+use crate::operations::{Operations, Workers, WorkersOptions};
+use crate::registry::{ConfiguredBackend, Member, Plugin, ServedBackend};
+use crate::service::{Environment, EphemeralMarks, Services};
+use crate::telemetry::Telemetry;
+
+/// Where calls wait while it is shut.
+#[derive(Default)]
+pub(super) struct Door {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_shut: bool,
+    waiting: usize,
+}
+
+impl Door {
+    pub(super) fn shut(&self) {
+        self.state.lock().unwrap().is_shut = true;
+    }
+
+    pub(super) fn open(&self) {
+        self.state.lock().unwrap().is_shut = false;
+        self.changed.notify_all();
+    }
+
+    /// Whether this many calls wait.
+    pub(super) fn holds(&self, calls: usize) -> bool {
+        self.state.lock().unwrap().waiting == calls
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        let mut state = self.changed.wait_while(state, |state| state.is_shut).unwrap();
+        state.waiting -= 1;
+    }
+}
+
+/// A store of volumes that no node can use.
+#[derive(Default)]
+struct Fake {
+    door: Arc<Door>,
+    volumes: Mutex<BTreeMap<VolumeKey, Volume>>,
+    available: u64,
+}
+
+impl Volumes for Fake {
+    fn find(&self, _: &Context, key: &VolumeKey) -> Result<Option<Volume>> {
+        Ok(self.volumes.lock().unwrap().get(key).cloned())
+    }
+
+    fn list(&self, _: &Context, _: Option<&VolumeKey>, _: usize) -> Result<Vec<Volume>> {
+        self.door.pass();
+        Ok(self.volumes.lock().unwrap().values().cloned().collect())
+    }
+}
+
+impl Create for Fake {
+    fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
+        self.door.pass();
+        let mut volume = request.volume(request.capacity.required())?;
+        volume.context = BTreeMap::from([("shelf".to_owned(), "7".to_owned())]);
+        self.volumes.lock().unwrap().insert(volume.key.clone(), volume.clone());
+        Ok(volume)
+    }
+
+    fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
+        self.volumes.lock().unwrap().remove(&volume.key);
+        Ok(())
+    }
+}
+
+impl Room for Fake {
+    fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
+        self.door.pass();
+        Ok(Capacity::new(Bytes::new(self.available)))
+    }
+}
+
+/// What opened the store, which is open.
+struct Opened;
+
+impl Configured for Opened {
+    fn init(&self, _: &Opening) -> Result<Init> {
+        Err(Error::internal("it is open"))
+    }
+
+    fn open(&self, _: &Opening) -> Result<Backend> {
+        Err(Error::internal("it is open"))
+    }
+
+    fn check(&self, _: &Opening) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    fn release(&self, _: &Context, _: &ReleaseRecord) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A backend of one thread, whose instance is 26 times the first letter of its name, with room for `available` bytes.
+pub(super) fn backend(name: &str, door: &Arc<Door>, available: u64) -> Arc<ServedBackend> {
+    let instance = name[..1].repeat(26).parse().unwrap();
+    let store = Arc::new(Fake { door: door.clone(), available, ..Fake::default() });
+    let backend = Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
+        .with_volumes(store.clone())
+        .with_create(store.clone())
+        .with_room(store);
+    let configured = Arc::new(ConfiguredBackend {
+        name: name.parse().unwrap(),
+        driver: Arc::new(Opened),
+        workers: Workers::new(name.parse().unwrap(), WorkersOptions { threads: 1, ..WorkersOptions::default() }),
+        ephemeral: Some(Ephemeral { max_size: Bytes::new(1 << 20), parameters: Vec::new() }),
+        commands: Arc::new(System),
+        waits: Telemetry::new().metrics().waits(name),
+    });
+    Arc::new(ServedBackend { configured, backend })
+}
+
+/// The services of these backends behind one name on the node `here`, whose state lies in `folder`.
+pub(super) fn services(backends: Vec<Arc<ServedBackend>>, folder: &std::path::Path) -> Services {
+    let node: dunnage_driver_api::NodeName = "here".parse().unwrap();
+    let member = |open: Arc<ServedBackend>| {
+        let configured = open.configured.clone();
+        Member { configured, remembered: None, open: Some(open) }
+    };
+    let members = backends.into_iter().map(member).collect();
+    let plugin = Plugin::new("x.csi.dunnage.dev".parse().unwrap(), node.clone(), Mode::All, members).unwrap();
+    let environment = Environment {
+        node,
+        mode: Mode::All,
+        operations: Operations::default(),
+        engine: None,
+        ephemeral: Arc::new(EphemeralMarks::open(folder).unwrap()),
+    };
+    Services::new(Arc::new(plugin), folder.into(), &environment)
+}
