@@ -66,7 +66,7 @@ impl Volumes for Store {
     }
 
     fn list(&self, _: &Context, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>> {
-        Ok(self.records.page(after, limit)?.into_iter().map(|record| record.volume).collect())
+        self.records.page(after, limit)
     }
 }
 

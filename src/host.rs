@@ -6,6 +6,7 @@
 
 mod backend;
 mod gauges;
+mod heap;
 mod instances;
 mod memory;
 mod plugin;
@@ -26,6 +27,7 @@ use crate::server::StateLock;
 use crate::service::{Environment, EphemeralMarks};
 use crate::telemetry::{Endpoint, Telemetry};
 use backend::{Keeping, Slot};
+pub use heap::keep_heap_small;
 use instances::Instances;
 pub use memory::Memory;
 pub use privileges::drop_privileges;

@@ -40,6 +40,8 @@ fn configure(device: impl AsFd, file: &File) -> Result<(), Errno> {
     // SAFETY: every field of loop_config is an integer or an array of them, for which zero is a value.
     let mut config: loop_config = unsafe { std::mem::zeroed() };
     config.fd = file.as_raw_fd().cast_unsigned();
+    // As the host does: the block size of the file system follows it.
+    config.block_size = 4096;
     config.info.lo_flags = LO_FLAGS_AUTOCLEAR as u32 | LO_FLAGS_DIRECT_IO as u32;
     // SAFETY: LOOP_CONFIGURE reads a loop_config, whose descriptor `file` keeps open.
     unsafe { ioctl(device, Setter::<LOOP_CONFIGURE, loop_config>::new(config)) }

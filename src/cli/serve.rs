@@ -23,7 +23,8 @@ impl Run for Serve {
         let config = self.config.load(drivers)?;
         telemetry::init(config.log)?;
         let options = EngineOptions { audience: Audience::host() };
-        // Before there is a second thread: rights belong to threads.
+        // These two before there is a second thread.
+        host::keep_heap_small();
         host::drop_privileges()?;
         let runtime = host::runtime().context("cannot start the runtime")?;
         let served = runtime.block_on(serve(config, options));

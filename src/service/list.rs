@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::list_volumes_response::Entry;
-use dunnage_driver_api::Error;
+use dunnage_driver_api::{Error, InstanceId, VolumeKey};
 use prost::Message;
 use tonic::Status;
 
@@ -12,10 +12,11 @@ use super::Shared;
 use super::call::{Call, refused};
 use crate::wire::Token;
 
-/// The greatest answer, in bytes: gRPC clients refuse more than 4 MiB, and the transport adds to it.
-const LARGEST: usize = 3 << 20;
-/// How many volumes a backend is asked for at once.
-const CHUNK: usize = 1000;
+/// The greatest answer, in bytes. gRPC clients refuse more than 4 MiB; an answer takes several times its size of memory
+/// while it is made, and larger ones are not faster.
+const LARGEST: usize = 1 << 20;
+/// How many volumes a backend is asked for at once: one call for a page of the usual 1000.
+const CHUNK: usize = 1024;
 
 /// The volumes after `start`, in the order of their instances and keys: at most `max_entries`, and never more than an
 /// answer can hold.
@@ -34,7 +35,7 @@ pub(super) async fn volumes(
     }
     for backend in shared.plugin.backends() {
         let instance = &backend.backend.instance;
-        let mut after = match &start {
+        let mut from = match &start {
             Some(token) if *instance < token.instance => continue,
             Some(token) if *instance == token.instance => Some(token.after.clone()),
             _ => None,
@@ -42,7 +43,6 @@ pub(super) async fn volumes(
         loop {
             // One more than there is room for tells whether there is another page.
             let limit = (page.most - page.entries.len()).saturating_add(1).min(CHUNK);
-            let from = after.take();
             let volumes = shared
                 .read(call.clone(), backend.clone(), None, move |_, backend, cx| {
                     backend.volumes()?.list(cx, from.as_ref(), limit)
@@ -50,16 +50,15 @@ pub(super) async fn volumes(
                 .await?;
             let more = volumes.len() == limit;
             for volume in volumes {
-                let token = Token { instance: instance.clone(), after: volume.key.clone() };
                 let entry = Entry { volume: Some(shared.volume_to_wire(&backend, &volume)), status: None };
-                if !page.add(entry, token) {
+                if !page.add(entry, instance, volume.key) {
                     return Ok(page.full());
                 }
-                after = Some(volume.key);
             }
             if !more {
                 break;
             }
+            from = page.last.as_ref().map(|token| token.after.clone());
         }
     }
     Ok(csi::ListVolumesResponse { entries: page.entries, next_token: String::new() })
@@ -74,14 +73,17 @@ struct Page {
 
 impl Page {
     /// Adds an entry, or says that it belongs to the next page.
-    fn add(&mut self, entry: Entry, token: Token) -> bool {
+    fn add(&mut self, entry: Entry, instance: &InstanceId, key: VolumeKey) -> bool {
         let size = entry.encoded_len() + 8;
         if self.entries.len() == self.most || self.size + size > LARGEST {
             return false;
         }
         self.size += size;
         self.entries.push(entry);
-        self.last = Some(token);
+        match &mut self.last {
+            Some(token) if token.instance == *instance => token.after = key,
+            last => *last = Some(Token { instance: instance.clone(), after: key }),
+        }
         true
     }
 

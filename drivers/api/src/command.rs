@@ -2,17 +2,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
 use crate::error::{Error, Result};
+use words::Words;
 
 mod parent;
-
-/// How much of what a program writes is kept, in bytes.
-const KEPT: u64 = 1 << 20;
+mod words;
 
 /// A program that a driver or the mount engine runs. Each is a constant, looked for at start by `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -183,10 +184,9 @@ impl Commands for System {
             parent::die_with_this_thread(&mut process);
         }
         let mut child = process.spawn().map_err(|error| failed("start", error))?;
-        let stdout = collect(child.stdout.take());
-        let stderr = collect(child.stderr.take());
         let feeder = feed(&mut child, command.input.clone());
-        let status = wait(&mut child, Instant::now() + command.timeout)
+        let mut words = Words::of(&mut child);
+        let status = attend(&mut child, &mut words, Instant::now() + command.timeout)
             .map_err(|error| failed("wait for", error))?
             .ok_or_else(|| {
                 Error::internal(format!(
@@ -196,54 +196,36 @@ impl Commands for System {
                 ))
             })?;
         drop(feeder);
-        let text = |reader: std::thread::JoinHandle<Vec<u8>>| {
-            String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
-        };
-        Ok(Output { status, stdout: text(stdout), stderr: text(stderr) })
+        let [stdout, stderr] = words.0.map(|pipe| String::from_utf8_lossy(&pipe.bytes).into_owned());
+        Ok(Output { status, stdout, stderr })
     }
-}
-
-/// Reads a pipe to its end on a thread of its own, so that neither a full pipe nor a closed one stops the program; of
-/// what is in it the beginning is kept.
-fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What was read before an error is still worth having; the status tells the rest.
-            let _ = pipe.by_ref().take(KEPT).read_to_end(&mut bytes);
-            let _ = io::copy(&mut pipe, &mut io::sink());
-        }
-        bytes
-    })
 }
 
 fn feed(child: &mut Child, input: Option<Vec<u8>>) -> Option<std::thread::JoinHandle<()>> {
     let (mut stdin, input) = (child.stdin.take()?, input?);
     Some(std::thread::spawn(move || {
         // A program that closes its input early says why by its status.
-        let _ = io::Write::write_all(&mut stdin, &input);
+        let _ = std::io::Write::write_all(&mut stdin, &input);
     }))
 }
 
-/// Waits for the child until `until`; kills its process group then and answers `None`.
-fn wait(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-
+/// Takes in what the child writes until it ends; kills its process group at `until` and answers `None`.
+fn attend(child: &mut Child, words: &mut Words, until: Instant) -> std::io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
-            Ok(0) => break,
-            Ok(_) => return child.wait().map(Some),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        if left.is_zero() {
+            kill_process_group(pid, Signal::KILL)?;
+            return child.wait().map(|_| None);
+        }
+        if words.wait(Some(pidfd.as_fd()), left)? {
+            let status = child.wait()?;
+            // What it wrote last. Its own children may have the pipes open still: nobody waits for those.
+            while words.wait(None, Duration::ZERO)? {}
+            return Ok(Some(status));
         }
     }
-    kill_process_group(pid, Signal::KILL)?;
-    child.wait().map(|_| None)
 }
 
 #[cfg(test)]
@@ -277,6 +259,24 @@ mod tests {
         let command = SH.command().args(["-c", "echo broken >&2; exit 3"]);
         let error = System.run(&command).unwrap().success(&command).unwrap_err();
         assert!(error.to_string().contains("broken"), "{error}");
+    }
+
+    #[test]
+    fn more_than_a_pipe_holds_is_taken_in_from_both_outputs() {
+        let script = "i=0; while [ $i -lt 20000 ]; do echo out-$i; echo err-$i >&2; i=$((i+1)); done; echo end";
+        let output = System.run(&SH.command().args(["-c", script])).unwrap();
+        assert_eq!(output.stdout.lines().count(), 20_001);
+        assert!(output.stdout.ends_with("end\n"), "what is written last is not lost");
+        assert_eq!(output.stderr.lines().count(), 20_000);
+    }
+
+    #[test]
+    fn a_child_that_the_program_leaves_behind_is_not_waited_for() {
+        let begun = Instant::now();
+        let output = System.run(&SH.command().args(["-c", "sleep 60 & echo $!"])).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        let left = output.stdout.trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        rustix::process::kill_process(left, Signal::KILL).unwrap();
     }
 
     #[test]

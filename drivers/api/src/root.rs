@@ -16,6 +16,7 @@
 
 mod folder;
 mod index;
+mod kept;
 mod marker;
 mod reaper;
 mod record;

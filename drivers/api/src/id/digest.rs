@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use super::base32;
 /// secrets nor the orchestrator's own keys. 26 characters of base 32.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Fingerprint(Box<str>);
+pub struct Fingerprint(Arc<str>);
 
 impl Fingerprint {
     /// The digest of named parts. The order of the map is the order of its keys, so that equal maps are equal here.
@@ -26,6 +27,11 @@ impl Fingerprint {
             }
         }
         Self(base32::encode(&hash.finalize()[..16]).into())
+    }
+
+    /// Whether there is a clone of it somewhere.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 

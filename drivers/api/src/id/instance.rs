@@ -55,6 +55,16 @@ impl Generation {
     pub fn from_uuid(uuid: [u8; 16]) -> Self {
         Self(base32::encode(&uuid).into())
     }
+
+    /// The number that a [`random`](Self::random) one is the text of: a fifth of the memory.
+    pub(crate) fn to_number(&self) -> Option<u64> {
+        base32::decode(&self.0).map(u64::from_be_bytes)
+    }
+
+    /// The one of this number.
+    pub(crate) fn from_number(number: u64) -> Self {
+        Self(base32::encode(&number.to_be_bytes()).into())
+    }
 }
 
 impl FromStr for InstanceId {

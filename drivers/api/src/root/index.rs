@@ -1,18 +1,19 @@
-//! Which records there are and how much they promise: rebuilt from the folder at every start, never written.
+//! Which records there are and what they say: rebuilt from the folder at every start, never written.
 //!
-//! It holds a key and a size for each volume and nothing else (about 100 bytes). It is filled in two steps, names
-//! first, by whoever needs it first; until then changes go into it all the same and win over what the folder said.
+//! It holds the volumes, without what their drivers keep beside them, in about 110 bytes each. It is filled in two steps,
+//! names first, by whoever needs it first; until then changes go into it all the same and win over what the folder said.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::kept::{Fingerprints, Kept};
 use crate::capacity::Bytes;
 use crate::error::Result;
 use crate::id::VolumeKey;
-use crate::volume::Total;
+use crate::volume::{Total, Volume};
 
-/// The names and sizes of all records.
+/// The volumes of all records.
 #[derive(Default)]
 pub(super) struct Index {
     state: Mutex<State>,
@@ -21,8 +22,9 @@ pub(super) struct Index {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// `None` where the size was not read yet, or the record cannot be read.
-    entries: BTreeMap<VolumeKey, Option<Bytes>>,
+    /// `None` where the record was not read yet, or cannot be read.
+    entries: BTreeMap<VolumeKey, Option<Kept>>,
+    fingerprints: Fingerprints,
     /// What was put or removed while the names were not there: the folder's word on these is old.
     touched: BTreeSet<VolumeKey>,
     promised: u128,
@@ -37,7 +39,7 @@ pub(super) enum Ready {
     #[default]
     Nothing,
     Names,
-    Sizes,
+    Volumes,
 }
 
 impl Index {
@@ -47,7 +49,7 @@ impl Index {
     }
 
     /// Answers the state once it is filled as far as `wanted`. Whoever comes first fills it with `load`, which takes it
-    /// one step further by `names`, or by `size` and `sizes_complete`; the others wait. After an error the next one
+    /// one step further by `names`, or by `volume` and `volumes_complete`; the others wait. After an error the next one
     /// tries again.
     pub(super) fn ready(&self, wanted: Ready, load: impl Fn(Ready) -> Result<()>) -> Result<MutexGuard<'_, State>> {
         let mut state = self.lock();
@@ -79,32 +81,33 @@ impl Index {
         self.changed.notify_all();
     }
 
-    /// Takes the size that a file says, unless a change was faster.
-    pub(super) fn size(&self, key: &VolumeKey, size: Bytes) {
+    /// Takes the volume that a file describes, unless a change was faster.
+    pub(super) fn volume(&self, volume: Volume) {
         let state = &mut *self.lock();
-        if let Some(entry @ None) = state.entries.get_mut(key) {
-            *entry = Some(size);
-            state.promised += u128::from(size.get());
+        if let Some(entry @ None) = state.entries.get_mut(&volume.key) {
+            state.promised += u128::from(volume.capacity.get());
+            *entry = Some(Kept::new(volume, &mut state.fingerprints));
         }
     }
 
-    /// All sizes that can be read were said.
-    pub(super) fn sizes_complete(&self) {
-        self.lock().ready = Ready::Sizes;
+    /// All records that can be read were read.
+    pub(super) fn volumes_complete(&self) {
+        self.lock().ready = Ready::Volumes;
         self.changed.notify_all();
     }
 
-    /// At most `limit` keys after `after` whose size was not read yet.
-    pub(super) fn without_size(&self, after: Option<&VolumeKey>, limit: usize) -> Vec<VolumeKey> {
-        self.lock().after(after).filter(|(_, size)| size.is_none()).map(|(key, _)| key.clone()).take(limit).collect()
+    /// At most `limit` keys after `after` whose record was not read yet.
+    pub(super) fn unread(&self, after: Option<&VolumeKey>, limit: usize) -> Vec<VolumeKey> {
+        self.lock().after(after).filter(|(_, kept)| kept.is_none()).map(|(key, _)| key.clone()).take(limit).collect()
     }
 
     /// A record was written.
-    pub(super) fn put(&self, key: &VolumeKey, size: Bytes) {
-        let mut state = self.lock();
-        state.promised += u128::from(size.get());
-        let old = state.entries.insert(key.clone(), Some(size));
-        state.forget(key, old);
+    pub(super) fn put(&self, volume: &Volume) {
+        let state = &mut *self.lock();
+        state.promised += u128::from(volume.capacity.get());
+        let kept = Kept::new(volume.clone(), &mut state.fingerprints);
+        let old = state.entries.insert(volume.key.clone(), Some(kept));
+        state.forget(&volume.key, old);
     }
 
     /// A record was removed.
@@ -134,8 +137,8 @@ impl Index {
 }
 
 impl State {
-    /// Keys and sizes in order.
-    pub(super) fn after(&self, after: Option<&VolumeKey>) -> impl Iterator<Item = (&VolumeKey, &Option<Bytes>)> {
+    /// Keys and what is kept under them, in order.
+    pub(super) fn after(&self, after: Option<&VolumeKey>) -> impl Iterator<Item = (&VolumeKey, &Option<Kept>)> {
         self.entries.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
@@ -159,8 +162,8 @@ impl State {
         self.reserved += u128::from(bytes.get());
     }
 
-    fn forget(&mut self, key: &VolumeKey, old: Option<Option<Bytes>>) {
-        self.promised -= u128::from(old.flatten().map_or(0, Bytes::get));
+    fn forget(&mut self, key: &VolumeKey, old: Option<Option<Kept>>) {
+        self.promised -= u128::from(old.flatten().map_or(0, |kept| kept.capacity.get()));
         if self.ready == Ready::Nothing {
             self.touched.insert(key.clone());
         }

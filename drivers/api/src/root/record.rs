@@ -5,7 +5,6 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::Bytes;
 use crate::error::{Error, Result};
 use crate::id::VolumeKey;
 use crate::volume::Volume;
@@ -32,30 +31,6 @@ struct Stored<V, E> {
     extra: E,
 }
 
-/// The part of a volume that the index needs; reading it alone is twice as fast.
-#[derive(Deserialize)]
-pub(super) struct Size {
-    key: VolumeKey,
-    pub(super) capacity: Bytes,
-}
-
-/// Whose record it is.
-pub(super) trait Keyed {
-    fn key(&self) -> &VolumeKey;
-}
-
-impl Keyed for Volume {
-    fn key(&self) -> &VolumeKey {
-        &self.key
-    }
-}
-
-impl Keyed for Size {
-    fn key(&self) -> &VolumeKey {
-        &self.key
-    }
-}
-
 pub(super) fn encode<E: Serialize>(record: &Record<E>) -> Result<Vec<u8>> {
     let key = &record.volume.key;
     let text = serde_json::to_vec(&Stored { version: VERSION, volume: &record.volume, extra: &record.extra })
@@ -68,17 +43,13 @@ pub(super) fn encode<E: Serialize>(record: &Record<E>) -> Result<Vec<u8>> {
 }
 
 /// Reads the record of `key` that lies at `folder`.
-pub(super) fn decode<V, E>(text: &[u8], key: &VolumeKey, folder: &Path) -> Result<(V, E)>
-where
-    V: DeserializeOwned + Keyed,
-    E: DeserializeOwned,
-{
+pub(super) fn decode<E: DeserializeOwned>(text: &[u8], key: &VolumeKey, folder: &Path) -> Result<(Volume, E)> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
     }
     let place = || folder.join(key.as_str());
-    let stored = serde_json::from_slice::<Stored<V, E>>(text);
+    let stored = serde_json::from_slice::<Stored<Volume, E>>(text);
     let version = match &stored {
         Ok(stored) => Ok(stored.version),
         // A later release may have other fields; its version is still the first thing to say.
@@ -97,11 +68,11 @@ where
         Error::internal(format!("the record {} is broken: restore it from a backup", place().display()))
             .caused_by(error)
     })?;
-    if stored.volume.key() != key {
+    if stored.volume.key != *key {
         return Err(Error::internal(format!(
             "the record {} is that of another volume, {}: restore it from a backup",
             place().display(),
-            stored.volume.key()
+            stored.volume.key
         )));
     }
     Ok((stored.volume, stored.extra))

@@ -16,12 +16,13 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::folder::Folder;
 use super::index::{Index, Ready};
-use super::record::{Keyed, LARGEST, Record, Size, decode, encode};
+use super::kept::Kept;
+use super::record::{LARGEST, Record, decode, encode};
 use super::{Lock, nonce};
 use crate::capacity::Bytes;
 use crate::error::{Error, Result};
 use crate::id::VolumeKey;
-use crate::volume::Total;
+use crate::volume::{Total, Volume};
 
 /// The records of a root. `E` is the driver's own part: a struct that the next release still reads.
 ///
@@ -75,7 +76,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
             .name("records".into())
             .spawn(move || {
                 // Whoever needs the index tries again, and is told.
-                if let Err(error) = filler.index.ready(Ready::Sizes, |from| filler.load(from)).map(drop)
+                if let Err(error) = filler.index.ready(Ready::Volumes, |from| filler.load(from)).map(drop)
                     && !filler.stop.load(Ordering::Relaxed)
                 {
                     tracing::warn!(error = error.report(), "cannot read the records of the volumes yet");
@@ -116,7 +117,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
             let _ = folder.unlink(&temporary);
             return Err(failed(error));
         }
-        self.inner.index.put(key, record.volume.capacity);
+        self.inner.index.put(&record.volume);
         folder.sync().map_err(failed)
     }
 
@@ -134,30 +135,39 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         folder.sync().map_err(failed)
     }
 
-    /// At most `limit` records in the order of their keys, beginning after `after`; fewer mean that there are no more.
+    /// At most `limit` volumes in the order of their keys, beginning after `after`; fewer mean that there are no more.
     /// A broken record is left out and logged: it must not hide the others. Waits until the names are known.
+    ///
+    /// The first is read from its file, the others only where that was not done before: a store that does not answer is
+    /// found by every list, and a long one costs no file for each volume.
     ///
     /// # Errors
     /// Where the folder cannot be read.
-    pub fn page(&self, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Record<E>>> {
+    pub fn page(&self, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>> {
         let inner = &self.inner;
         let mut page = Vec::with_capacity(limit.min(1000));
-        let mut buffer = Vec::with_capacity(4096);
+        let mut buffer = Vec::new();
         let mut last = after.cloned();
         while page.len() < limit {
             let state = inner.index.ready(Ready::Names, |from| inner.load(from))?;
             let wanted = (limit - page.len()).min(1000);
-            let keys: Vec<_> = state.after(last.as_ref()).map(|(key, _)| key.clone()).take(wanted).collect();
+            let found =
+                |(key, kept): (&VolumeKey, &Option<Kept>)| (key.clone(), kept.as_ref().map(|kept| kept.volume(key)));
+            let entries: Vec<_> = state.after(last.as_ref()).map(found).take(wanted).collect();
             drop(state);
-            for key in &keys {
-                match inner.read(key, &mut buffer) {
-                    Ok(found) => page.extend(found.map(|(volume, extra)| Record { volume, extra })),
+            match entries.last() {
+                Some((key, _)) => last = Some(key.clone()),
+                None => break,
+            }
+            for (key, kept) in entries {
+                let volume = match kept.filter(|_| !page.is_empty()) {
+                    Some(volume) => Ok(Some(volume)),
+                    None => inner.read::<IgnoredAny>(&key, &mut buffer).map(|found| found.map(|(volume, _)| volume)),
+                };
+                match volume {
+                    Ok(volume) => page.extend(volume),
                     Err(error) => tracing::warn!(key = key.as_str(), error = error.report(), "a volume is not listed"),
                 }
-            }
-            match keys.into_iter().next_back() {
-                Some(key) => last = Some(key),
-                None => break,
             }
         }
         Ok(page)
@@ -168,7 +178,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// # Errors
     /// Where the folder cannot be read.
     pub fn promised(&self) -> Result<Bytes> {
-        Ok(self.inner.index.ready(Ready::Sizes, |from| self.inner.load(from))?.promised())
+        Ok(self.inner.index.ready(Ready::Volumes, |from| self.inner.load(from))?.promised())
     }
 
     /// How many records there are and what they promise together. Waits until all records were read.
@@ -176,7 +186,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// # Errors
     /// Where the folder cannot be read.
     pub fn total(&self) -> Result<Total> {
-        Ok(self.inner.index.ready(Ready::Sizes, |from| self.inner.load(from))?.total())
+        Ok(self.inner.index.ready(Ready::Volumes, |from| self.inner.load(from))?.total())
     }
 
     /// What is reserved for volumes that are being made or grown. Never waits for the index.
@@ -191,7 +201,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// # Errors
     /// Those of `fits`, and of [`promised`](Self::promised).
     pub fn reserve(&self, bytes: Bytes, fits: impl FnOnce(Bytes) -> Result<()>) -> Result<Reservation> {
-        let mut state = self.inner.index.ready(Ready::Sizes, |from| self.inner.load(from))?;
+        let mut state = self.inner.index.ready(Ready::Volumes, |from| self.inner.load(from))?;
         fits(state.promised())?;
         state.reserve(bytes);
         Ok(Reservation { inner: self.inner.clone(), bytes })
@@ -209,11 +219,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
 }
 
 impl Inner {
-    fn read<V, E>(&self, key: &VolumeKey, buffer: &mut Vec<u8>) -> Result<Option<(V, E)>>
-    where
-        V: DeserializeOwned + Keyed,
-        E: DeserializeOwned,
-    {
+    fn read<E: DeserializeOwned>(&self, key: &VolumeKey, buffer: &mut Vec<u8>) -> Result<Option<(Volume, E)>> {
         match self.folder.read(key.as_str(), buffer, LARGEST) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             read => {
@@ -229,15 +235,15 @@ impl Inner {
             self.index.names(self.names()?);
             return Ok(());
         }
-        let (mut last, mut buffer) = (None, Vec::with_capacity(4096));
+        let (mut last, mut buffer) = (None, Vec::new());
         loop {
-            let keys = self.index.without_size(last.as_ref(), 1000);
+            let keys = self.index.unread(last.as_ref(), 1000);
             for key in &keys {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(Error::internal("stopped reading the records: the backend is being closed"));
                 }
-                match self.read::<Size, IgnoredAny>(key, &mut buffer) {
-                    Ok(Some((volume, _))) => self.index.size(key, volume.capacity),
+                match self.read::<IgnoredAny>(key, &mut buffer) {
+                    Ok(Some((volume, _))) => self.index.volume(volume),
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(key = key.as_str(), error = error.report(), "a volume's size is not counted");
@@ -249,7 +255,7 @@ impl Inner {
                 None => break,
             }
         }
-        self.index.sizes_complete();
+        self.index.volumes_complete();
         Ok(())
     }
 

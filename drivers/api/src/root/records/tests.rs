@@ -49,8 +49,8 @@ fn store(path: &Path, record: &Record<Extra>) {
     fs::write(path.join(record.volume.key.as_str()), encode(record).unwrap()).unwrap();
 }
 
-fn names(page: &[Record<Extra>]) -> Vec<&str> {
-    page.iter().map(|record| record.volume.name.as_str()).collect()
+fn names(page: &[Volume]) -> Vec<&str> {
+    page.iter().map(|volume| volume.name.as_str()).collect()
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn what_was_put_is_got_back_and_is_gone_after_it_was_removed() {
     assert_eq!(records.get(&one.volume.key).unwrap(), Some(one.clone()));
     one.volume.capacity = Bytes::new(8);
     records.put(&one).unwrap();
-    assert_eq!(records.page(None, 10).unwrap(), [one.clone()]);
+    assert_eq!(records.page(None, 10).unwrap(), [one.volume.clone()]);
     assert_eq!(records.promised().unwrap(), Bytes::new(8));
     records.remove(&one.volume.key).unwrap();
     records.remove(&one.volume.key).unwrap();
@@ -151,6 +151,21 @@ fn pages_follow_the_keys_and_end_short() {
 }
 
 #[test]
+fn a_list_reads_its_first_record_and_takes_the_others_from_memory() {
+    let (_temp, root, path) = root(&["a", "b", "c"]);
+    let records = root.records::<Extra>().unwrap();
+    let whole = records.page(None, 10).unwrap();
+    assert_eq!(records.promised().unwrap(), Bytes::new(30), "all are read by now");
+    ["b", "c"].iter().for_each(|name| fs::write(path.join(name), "").unwrap());
+    assert_eq!(records.page(None, 10).unwrap(), whole);
+    assert_eq!(
+        names(&records.page(Some(&key("a")), 10).unwrap()),
+        [""; 0],
+        "a page whose first cannot be read reads on"
+    );
+}
+
+#[test]
 fn reservations_and_volumes_together_never_pass_the_limit() {
     let (_temp, root, _) = root(&["old"]);
     let records = root.records::<Extra>().unwrap();
@@ -205,7 +220,7 @@ fn the_index_agrees_with_the_folder_whatever_changes_while_it_is_filled() {
         });
         let listed: Vec<_> = records.page(None, 1000).unwrap();
         assert_eq!(listed.len(), fs::read_dir(path).unwrap().count());
-        let sum: u64 = listed.iter().map(|record| record.volume.capacity.get()).sum();
+        let sum: u64 = listed.iter().map(|volume| volume.capacity.get()).sum();
         assert_eq!(records.promised().unwrap(), Bytes::new(sum));
         assert_eq!(sum, 200 * 10 + 100 * 100 + 100 * 1000);
     }
@@ -219,14 +234,14 @@ fn twenty_thousand_are_listed_once_each_while_others_come_and_go() {
     let (mut seen, mut after, mut round) = (Vec::new(), None, 0);
     loop {
         let page = records.page(after.as_ref(), 700).unwrap();
-        seen.extend(page.iter().map(|record| record.volume.name.clone()));
+        seen.extend(page.iter().map(|volume| volume.name.clone()));
         // One comes before and one behind the place of the list, and its own place goes away.
         records.put(&record(&format!("a-{round:05}"), 1)).unwrap();
         records.put(&record(&format!("z-{round:05}"), 1)).unwrap();
         if page.len() < 700 {
             break;
         }
-        after = page.last().map(|record| record.volume.key.clone());
+        after = page.last().map(|volume| volume.key.clone());
         records.remove(after.as_ref().unwrap()).unwrap();
         round += 1;
     }
@@ -248,6 +263,6 @@ fn who_needs_the_names_alone_does_not_read_the_records() {
         _lock: root.lock.clone(),
     };
     drop(inner.index.ready(Ready::Names, |from| inner.load(from)).unwrap());
-    assert_eq!(inner.index.without_size(None, 10), [key("a"), key("b")]);
-    assert_eq!(inner.index.ready(Ready::Sizes, |from| inner.load(from)).unwrap().promised(), Bytes::new(20));
+    assert_eq!(inner.index.unread(None, 10), [key("a"), key("b")]);
+    assert_eq!(inner.index.ready(Ready::Volumes, |from| inner.load(from)).unwrap().promised(), Bytes::new(20));
 }
