@@ -14,6 +14,12 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("mount", &["mount", "umount", "losetup"]),
     ("util-linux", &["unshare", "fsfreeze", "blockdev", "setpriv"]),
     ("strace", &["strace"]),
+    ("dmsetup", &["dmsetup"]),
+    ("secilc", &["secilc"]),
+    ("qemu-system-x86", &["qemu-system-x86_64"]),
+    ("busybox-static", &["busybox"]),
+    ("cpio", &["cpio"]),
+    ("kmod", &["modprobe", "depmod"]),
 ];
 
 /// Installs what is missing.
