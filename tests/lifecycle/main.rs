@@ -8,6 +8,7 @@ mod capacity;
 mod ephemeral;
 mod fs_group;
 mod grow;
+mod in_guest;
 mod list;
 mod modes;
 mod places;
