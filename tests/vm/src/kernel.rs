@@ -68,8 +68,8 @@ fn parse(control: &str) -> Option<(String, String)> {
 fn unpack(cache: &Path, package: &str, root: &Path) -> Result<()> {
     let work = tempfile::Builder::new().prefix(PREFIX).tempdir_in(cache).context("cannot make a folder")?;
     APT_GET.run(work.path(), ["download", "-q", package])?;
-    let archive = fs::read_dir(work.path())?.filter_map(|entry| Some(entry.ok()?.path()));
-    let archive = archive.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let mut files = fs::read_dir(work.path())?.filter_map(|entry| Some(entry.ok()?.path()));
+    let archive = files.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
     let archive = archive.context("apt-get download has left no package")?;
     let parts = work.path().join("parts");
     DPKG_DEB.run(work.path(), ["-x".as_ref(), archive.as_os_str(), parts.as_os_str()])?;
