@@ -5,6 +5,7 @@ mod block;
 mod directory;
 mod faults;
 mod growth;
+mod in_guest;
 mod others;
 mod publish;
 mod rig;

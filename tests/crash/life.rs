@@ -17,7 +17,7 @@ use tonic::Status;
 use crate::killer::{Nth, kill_at};
 
 pub(crate) const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where in a life the host is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,17 +36,28 @@ pub(crate) struct Rig {
     capability: csi::VolumeCapability,
     bytes: i64,
     untouched: BTreeSet<PathBuf>,
+    /// Of the test's own: the disk of its root.
+    mounts: Vec<PathBuf>,
+    loop_devices: Vec<PathBuf>,
     kills: usize,
 }
 
 impl Rig {
     /// A host with a backend of this driver, whose volumes have `mebibytes` and are used so.
     pub(crate) fn new(driver: &str, rest: &str, capability: csi::VolumeCapability, mebibytes: i64) -> Result<Self> {
-        let host = Setup::new()?.backend("a", driver, rest)?.start(DUNNAGE)?;
+        Self::on(Setup::new()?.backend("a", driver, rest)?, capability, mebibytes)
+    }
+
+    /// The same with a root that the caller has prepared; the backend is `a`.
+    pub(crate) fn on(setup: Setup, capability: csi::VolumeCapability, mebibytes: i64) -> Result<Self> {
+        let host = setup.start(DUNNAGE)?;
         let csi_name = "a.csi.dunnage.dev";
         let client = host.client(csi_name)?;
         let bytes = mebibytes * MIB;
-        let mut rig = Self { host, client, csi_name, capability, bytes, untouched: BTreeSet::new(), kills: 0 };
+        let folder = host.setup().scratch().path();
+        let (mounts, loop_devices) = (mounts_beneath(folder)?, loop_devices_beneath(folder));
+        let untouched = BTreeSet::new();
+        let mut rig = Self { host, client, csi_name, capability, bytes, untouched, mounts, loop_devices, kills: 0 };
         rig.untouched = rig.inventory()?;
         Ok(rig)
     }
@@ -78,6 +89,15 @@ impl Rig {
         self.call("publish again", kill, |client| client.node_publish_volume(volume.publish()))?;
         self.read(&volume)?;
         self.end(&volume, kill)?;
+        Ok(self.kills)
+    }
+
+    /// A life without any use. Answers how often the host was killed.
+    pub(crate) fn unused(&mut self, kill: Kill) -> Result<usize> {
+        self.kills = 0;
+        let volume = self.make(kill)?;
+        self.call("delete", kill, |client| client.delete_volume(volume.delete()))?;
+        self.nothing_is_left()?;
         Ok(self.kills)
     }
 
@@ -252,8 +272,9 @@ impl Rig {
 
     pub(crate) fn nothing_is_left(&self) -> Result<()> {
         let folder = self.host.setup().scratch().path();
-        ensure!(mounts_beneath(folder)?.is_empty(), "mounts are left: {:?}", mounts_beneath(folder)?);
-        ensure!(loop_devices_beneath(folder).is_empty(), "loop devices are left: {:?}", loop_devices_beneath(folder));
+        let (mounts, loop_devices) = (mounts_beneath(folder)?, loop_devices_beneath(folder));
+        ensure!(mounts == self.mounts, "mounts are left: {mounts:?}");
+        ensure!(loop_devices == self.loop_devices, "loop devices are left: {loop_devices:?}");
         // The trash is emptied after the answer.
         let mut left = Vec::new();
         wait_until("all files to go", LIMIT, || {

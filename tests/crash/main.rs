@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod in_guest;
 mod inline;
 mod killer;
 mod life;
@@ -29,9 +30,14 @@ fn image(capability: VolumeCapability, mebibytes: i64) -> Result<Rig> {
 }
 
 /// Runs `life` for the first, second, ... system call of each name, until it is not killed any more.
-fn at_each(mut life: impl FnMut(Nth) -> Result<usize>, least: usize) -> Result<()> {
+fn at_each(life: impl FnMut(Nth) -> Result<usize>, least: usize) -> Result<()> {
+    at_each_of(&CALLS, life, least)
+}
+
+/// The same for these system calls alone.
+fn at_each_of(calls: &[&'static str], mut life: impl FnMut(Nth) -> Result<usize>, least: usize) -> Result<()> {
     let mut kills = 0;
-    for call in CALLS {
+    for &call in calls {
         let mut nth = 1;
         loop {
             let killed = life(Nth(call, nth)).with_context(|| format!("killed at {call} {nth}"))?;

@@ -8,7 +8,8 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Quota {
-    /// By a project quota of the file system (ext4 or xfs): nobody writes past it, and `df` in a pod shows it.
+    /// By a project quota of the file system (ext4 or xfs): nobody writes past it by mistake, and `df` in a pod shows
+    /// it. ext4 lets who has CAP_SYS_RESOURCE pass, which only privileged pods have.
     Project,
     /// Not at all: any volume can fill the disk.
     None,

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use dunnage_driver_api::root::Folder;
-use dunnage_driver_api::{Bytes, Error, Finding, Result};
+use dunnage_driver_api::{Bytes, Error, ErrorKind, Finding, Result};
 
 use crate::config::ProjectIds;
 
@@ -46,15 +46,47 @@ impl ProjectQuota {
     pub(crate) fn assign(&self, folder: &Folder, size: Bytes) -> Result<u32> {
         let _choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
         let id = self.free_id()?;
-        self.limit(id, size)?;
         sys::set_project(folder.as_fd(), id).map_err(folder.failed("set the project id of", ""))?;
+        self.limit(id, size)?;
         Ok(id)
     }
 
-    /// Sets the size of a project.
-    pub(crate) fn limit(&self, id: u32, size: Bytes) -> Result<()> {
+    /// Sees to it that `folder` is the project `id`, of at most `size`.
+    ///
+    /// # Errors
+    /// FailedPrecondition where it is another project, or none: by that id the limit of another volume could be changed.
+    pub(crate) fn ensure(&self, folder: &Folder, id: u32, size: Bytes) -> Result<()> {
+        let found = project_of(folder)?;
+        if found != Some(id) {
+            return Err(Error::precondition(format!(
+                "{} is {} and not project {id}, as its record says: copy its files into a new volume, or, where nothing \
+                 else on the file system is project {id}, `chattr -R -p {id} +P` it",
+                folder.path().display(),
+                found.map_or_else(|| "no project".to_owned(), |found| format!("project {found}")),
+            )));
+        }
+        if self.project(id)?.limit == size.get() { Ok(()) } else { self.limit(id, size) }
+    }
+
+    /// Takes away the limit of a folder that is about to be removed, so that the file system forgets its project with
+    /// the last of its files: else the list of projects would grow with every volume there ever was. To be called while
+    /// the folder is in its place, since later the id may be another's. Where the project is known it must still be
+    /// that: who owns a folder can make it any other.
+    pub(crate) fn forget(&self, folder: &Folder, known: Option<u32>) -> io::Result<()> {
+        match sys::inherited_project(folder.as_fd())? {
+            Some(id) if known.is_none_or(|known| known == id) => sys::set_limit(self.fs.as_fd(), id, 0),
+            _ => Ok(()),
+        }
+    }
+
+    fn limit(&self, id: u32, size: Bytes) -> Result<()> {
         sys::set_limit(self.fs.as_fd(), id, size.get())
             .map_err(|error| Error::io(format!("cannot set the quota of project {id} to {size}"), error))
+    }
+
+    fn project(&self, id: u32) -> Result<sys::Project> {
+        sys::project(self.fs.as_fd(), id)
+            .map_err(|error| Error::io(format!("cannot read the quota of project {id}"), error))
     }
 
     /// An id that nothing on the file system has, beginning anywhere, so that two backends on it seldom meet.
@@ -67,16 +99,22 @@ impl ProjectQuota {
         let start = u32::from_ne_bytes(random) % span;
         for offset in 0..span.min(ATTEMPTS) {
             let id = first + ((u64::from(start) + u64::from(offset)) % u64::from(span)) as u32;
-            let used = sys::is_used(self.fs.as_fd(), id)
-                .map_err(|error| Error::io(format!("cannot read the quota of project {id}"), error))?;
-            if !used {
+            if !self.project(id)?.is_used {
                 return Ok(id);
             }
         }
-        Err(Error::internal(format!(
-            "no project id from {first} to {last} is free: make `project_ids` larger, or wait for the trash to empty"
-        )))
+        Err(Error::new(
+            ErrorKind::ResourceExhausted,
+            format!(
+                "no project id from {first} to {last} is free: make `project_ids` larger, or wait for the trash to empty"
+            ),
+        ))
     }
+}
+
+/// The project that what is made in the folder inherits.
+fn project_of(folder: &Folder) -> Result<Option<u32>> {
+    sys::inherited_project(folder.as_fd()).map_err(folder.failed("read the project id of", ""))
 }
 
 /// What `check` says of the quotas at `root`.
@@ -108,8 +146,7 @@ fn enforced(folder: &Folder) -> Result<()> {
             });
         }
     }
-    let project = sys::inherited_project(folder.as_fd()).map_err(folder.failed("read the project id of", ""))?;
-    match project {
+    match project_of(folder)? {
         None => Ok(()),
         Some(id) => Err(Error::precondition(format!(
             "{place} belongs to project {id} itself, and nothing could be moved out of it: use a root outside of any \

@@ -63,7 +63,7 @@ impl Create for Store {
         if let Err(error) = made {
             if matches!(self.records.get(key), Ok(None)) {
                 // Where this fails too, the empty folder is found by the next attempt.
-                let _ = self.data.remove_folder(key.as_str());
+                let _ = self.remove_empty(key);
             }
             return Err(error);
         }
@@ -71,6 +71,11 @@ impl Create for Store {
     }
 
     fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
+        if let Some(project) = self.records.get(&volume.key)?.and_then(|record| record.extra.project) {
+            // The limit first: of a volume that has kept its data and its record it is set again when it is used.
+            let failed = self.data.failed("free the quota of", volume.key.as_str());
+            self.forget(&volume.key, Some(project)).map_err(failed)?;
+        }
         // The data before the record: data without a record would be nobody's and in the way of the next of that name.
         self.root.trash().discard(&self.data, volume.key.as_str())?;
         self.records.remove(&volume.key)
@@ -96,7 +101,7 @@ impl Expand for Store {
         if size > old {
             let _room = self.reserve(size.minus(old), ErrorKind::OutOfRange)?;
             match (&self.quota, record.extra.project) {
-                (Some(quota), Some(project)) => quota.limit(project, size)?,
+                (Some(quota), Some(project)) => quota.ensure(&self.open_data(key)?, project, size)?,
                 (None, Some(_)) => {
                     return Err(Error::precondition(format!(
                         "volume {key} has a project quota, which only a backend with `quota: project` can raise"
@@ -125,16 +130,11 @@ impl Node for Store {
     fn source(&self, _: &Context, request: &SourceRequest<'_>) -> Result<Source> {
         let key = &request.volume.key;
         let found = self.records.get(key)?.filter(|record| record.volume.generation == request.volume.generation);
-        if found.is_none() {
-            return Err(Error::not_found(format!("there is no volume {}", request.volume)));
+        let found = found.ok_or_else(|| Error::not_found(format!("there is no volume {}", request.volume)))?;
+        if let (Some(quota), Some(project)) = (&self.quota, found.extra.project) {
+            quota.ensure(&self.open_data(key)?, project, found.volume.capacity)?;
         }
-        let directory = self.data.open_path(key.as_str()).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::precondition(format!(
-                "the data of volume {key} is gone: {} does not exist; if its deletion was cut off, delete it again",
-                self.data.path().join(key.as_str()).display()
-            )),
-            _ => self.data.failed("open", key.as_str())(error),
-        })?;
+        let directory = self.data.open_path(key.as_str()).map_err(|error| self.not_opened(key, error))?;
         Ok(Source::Directory(DirectorySource::new(directory)))
     }
 }
@@ -158,19 +158,50 @@ impl Store {
                 && !self.records.contains(&key)?
             {
                 // Only what is empty goes; what does not go the next create of its name tells of.
-                let _ = self.data.remove_folder(&name);
+                let _ = self.remove_empty(&key);
             }
         }
         Ok(())
+    }
+
+    fn open_data(&self, key: &VolumeKey) -> Result<Folder> {
+        self.data.folder(key.as_str()).map_err(|error| self.not_opened(key, error))
+    }
+
+    fn not_opened(&self, key: &VolumeKey, error: io::Error) -> Error {
+        if error.kind() != io::ErrorKind::NotFound {
+            return self.data.failed("open", key.as_str())(error);
+        }
+        Error::precondition(format!(
+            "the data of volume {key} is gone: {} does not exist; if its deletion was cut off, delete it again",
+            self.data.path().join(key.as_str()).display()
+        ))
+    }
+
+    /// Lets the file system forget the quota of a volume that goes.
+    fn forget(&self, key: &VolumeKey, project: Option<u32>) -> io::Result<()> {
+        match (&self.quota, self.data.folder(key.as_str())) {
+            (Some(quota), Ok(folder)) => quota.forget(&folder, project),
+            // What is no folder has no project of its own.
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the folder of a create that was cut off or failed; one with data stays as it is.
+    fn remove_empty(&self, key: &VolumeKey) -> io::Result<()> {
+        if self.quota.is_some() && self.data.folder(key.as_str()).is_ok_and(|folder| folder.is_empty().unwrap_or(false))
+        {
+            // Nobody but this process ever had it.
+            self.forget(key, None)?;
+        }
+        self.data.remove_folder(key.as_str())
     }
 
     /// A new folder for this key. An empty one without a record is the remains of a create that was cut off.
     fn make_empty(&self, key: &VolumeKey) -> Result<Folder> {
         let make = || self.data.make_folder(key.as_str(), self.mode);
         let made = match make() {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.data.remove_folder(key.as_str()).and_then(|()| make())
-            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.remove_empty(key).and_then(|()| make()),
             made => made,
         };
         made.map_err(|error| match error.kind() {

@@ -6,7 +6,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
+/// Runs a program of the system to its end.
+///
+/// # Errors
+/// It is missing or fails.
+pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let status = Command::new(program)
         .args(arguments)
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
@@ -23,10 +27,19 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
 /// # Errors
 /// Without root, loop devices or ext4.
 pub fn mount_disk(image: &Path, mebibytes: u64, folder: &Path) -> Result<()> {
+    mount_new(image, mebibytes, folder, &["mkfs.ext4", "-q", "-F"], "loop")
+}
+
+/// The same with another program, with its arguments, that makes the file system, and with other options of mount(8).
+///
+/// # Errors
+/// Those of the programs.
+pub fn mount_new(image: &Path, mebibytes: u64, folder: &Path, mkfs: &[&str], options: &str) -> Result<()> {
     File::create(image)?.set_len(mebibytes << 20)?;
     let (image, folder) = (image.display().to_string(), folder.display().to_string());
-    run("mkfs.ext4", &["-q", "-F", &image])?;
-    run("mount", &["-o", "loop", &image, &folder])
+    let (program, arguments) = mkfs.split_first().context("no program is named")?;
+    run(program, &[arguments, &[image.as_str()]].concat())?;
+    run("mount", &["-o", options, &image, &folder])
 }
 
 /// A file system that takes no write: who writes hangs, as with a disk that does not answer, until this is dropped.

@@ -12,6 +12,8 @@ pub enum Need {
     Root,
     /// That an ordinary user may make a user namespace.
     UserNamespaces,
+    /// The guest with a stock Debian kernel: for tests in a module `in_guest`, which `cargo xtask test` runs there alone.
+    Guest,
     /// A program in `PATH`, or in one of the folders of the system's own programs.
     Program(&'static str),
     /// A file that somebody must have made before, and the command that makes it.
@@ -25,6 +27,8 @@ impl Need {
             Self::Root if rustix::process::geteuid().is_root() => None,
             Self::Root => Some("it needs root".into()),
             Self::UserNamespaces => no_user_namespaces(),
+            Self::Guest if std::env::var_os("DUNNAGE_GUEST").is_some() => None,
+            Self::Guest => Some("it is for the guest of `cargo xtask vm`".into()),
             Self::Program(program) if in_path(program) => None,
             Self::Program(program) => Some(format!("there is no program {program}")),
             Self::File(path, _) if path.exists() => None,

@@ -128,19 +128,20 @@ fn lines_of(reader: io::PipeReader) -> Receiver<String> {
     lines
 }
 
-struct Log {
+/// A file of output, appended to.
+pub(crate) struct Log {
     file: File,
     path: PathBuf,
 }
 
 impl Log {
-    fn append(path: &Path) -> Result<Self> {
+    pub(crate) fn append(path: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(path);
         let file = file.with_context(|| format!("cannot open the log {}", path.display()))?;
         Ok(Self { file, path: path.into() })
     }
 
-    fn line(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn line(&mut self, line: &str) -> Result<()> {
         writeln!(self.file, "{line}").with_context(|| format!("cannot write to {}", self.path.display()))
     }
 }

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 use session::Session;
 use steps::STEPS;
+use summary::Summary;
 
 /// Installs what the tests need and runs them.
 #[derive(Parser)]
@@ -31,6 +32,12 @@ enum Task {
         /// Runs this step alone; may be repeated
         #[arg(long, value_name = "STEP", value_parser = step_names())]
         only: Vec<String>,
+    },
+    /// Runs the tests that need a stock kernel, in a guest, all or those named
+    Vm {
+        /// Runs those with one of these in their names
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
     },
     /// Lists the steps of `test`
     List,
@@ -49,6 +56,13 @@ fn step_names() -> clap::builder::PossibleValuesParser {
 fn main() -> Result<ExitCode> {
     match Arguments::parse().task {
         Task::Test { only } => test(&only),
+        Task::Vm { names } => {
+            let mut session = Session::start()?;
+            session.renew_log("vm")?;
+            let mut summary = Summary::default();
+            summary.add("vm", || steps::vm::run_those(&mut session, &names));
+            Ok(end(&summary))
+        }
         Task::List => {
             for step in STEPS {
                 println!("{:12} {}", step.name, step.about);
@@ -70,12 +84,16 @@ fn main() -> Result<ExitCode> {
 /// Every step runs, whatever became of those before it, so that one run tells all there is to mend.
 fn test(only: &[String]) -> Result<ExitCode> {
     let mut session = Session::start()?;
-    let mut summary = summary::Summary::default();
+    let mut summary = Summary::default();
     for step in STEPS.iter().filter(|step| only.is_empty() || only.iter().any(|name| name == step.name)) {
         println!("\n== {}: {}", step.name, step.about);
         session.renew_log(step.name)?;
         summary.add(step.name, || (step.run)(&mut session));
     }
+    Ok(end(&summary))
+}
+
+fn end(summary: &Summary) -> ExitCode {
     print!("\n{summary}");
-    Ok(if summary.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if summary.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -5,6 +5,7 @@ mod deny;
 mod go;
 mod packages;
 mod rust;
+pub(crate) mod vm;
 
 use anyhow::Result;
 
@@ -33,5 +34,6 @@ pub(crate) const STEPS: &[Step] = &[
         run: |session| public_api::check(&session.root).map(|()| Outcome::passed()),
     },
     Step { name: "test", about: "run every test, as root", run: cargo_test::run },
+    Step { name: "vm", about: "run the tests that need a stock kernel, in a guest", run: vm::run },
     Step { name: "size", about: "build the release and print its size", run: rust::size },
 ];

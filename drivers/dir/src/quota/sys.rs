@@ -64,18 +64,29 @@ pub(super) fn is_enforced(fs: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(state.flags & FS_QUOTA_PDQ_ENFD != 0)
 }
 
-/// Whether anything on the file system belongs to the project.
-pub(super) fn is_used(fs: BorrowedFd<'_>, project: u32) -> io::Result<bool> {
+/// What the file system keeps of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Project {
+    /// How many bytes it may take at most; 0 is no limit.
+    pub(super) limit: u64,
+    /// Whether anything belongs to it.
+    pub(super) is_used: bool,
+}
+
+pub(super) fn project(fs: BorrowedFd<'_>, id: u32) -> io::Result<Project> {
     // SAFETY: all fields are integers, for which zero is a value.
     let mut quota: DiskQuota = unsafe { zeroed() };
-    match quotactl(fs, Q_XGETQUOTA, project, &mut quota) {
+    match quotactl(fs, Q_XGETQUOTA, id, &mut quota) {
         // The file system never heard of it.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        done => done.map(|()| quota.bcount != 0 || quota.icount != 0),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Project { limit: 0, is_used: false }),
+        done => done.map(|()| Project {
+            limit: quota.blk_hardlimit.saturating_mul(BASIC_BLOCK),
+            is_used: quota.bcount != 0 || quota.icount != 0,
+        }),
     }
 }
 
-/// Lets the project take at most `bytes`.
+/// Lets the project take at most `bytes`; 0 is no limit.
 pub(super) fn set_limit(fs: BorrowedFd<'_>, project: u32, bytes: u64) -> io::Result<()> {
     // SAFETY: all fields are integers, for which zero is a value.
     let mut quota: DiskQuota = unsafe { zeroed() };

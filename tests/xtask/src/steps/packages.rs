@@ -15,6 +15,12 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("util-linux", &["unshare", "fsfreeze", "blockdev", "setpriv"]),
     ("strace", &["strace"]),
     ("systemd", &["systemd-analyze"]),
+    ("dmsetup", &["dmsetup"]),
+    ("secilc", &["secilc"]),
+    ("qemu-system-x86", &["qemu-system-x86_64"]),
+    ("busybox-static", &["busybox"]),
+    ("cpio", &["cpio"]),
+    ("kmod", &["modprobe", "depmod"]),
 ];
 
 /// Installs what is missing.

@@ -1,0 +1,14 @@
+//! A guest with a stock Debian kernel, for tests of what the machine's own kernel lacks.
+//!
+//! A [`Kernel`] is Debian's package, unpacked into a folder of ours and installed nowhere. A [`Guest`] is one QEMU
+//! process under software emulation, so that it runs wherever programs run. It sees every file of the machine, read-only
+//! and under the same path, with a layer of its own in memory above: what was built and installed on the machine runs
+//! inside as it is, and nothing that is done inside stays. Each guest has a folder of its own and knows of no other.
+
+mod guest;
+mod initramfs;
+mod kernel;
+mod program;
+
+pub use guest::{Guest, Job};
+pub use kernel::Kernel;
