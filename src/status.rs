@@ -9,8 +9,9 @@ use tonic::{Code, Status};
 
 use crate::operations::{Failure, Refused};
 
-/// The RPCs that CSI has RESOURCE_EXHAUSTED for.
-const EXHAUSTIBLE: [&str; 4] =
+/// The RPCs that make something. CSI has RESOURCE_EXHAUSTED for them alone; and after a final error of theirs nobody asks
+/// for what an earlier attempt may have made.
+const MAKING: [&str; 4] =
     ["CreateVolume", "ControllerPublishVolume", "CreateSnapshot", "CreateVolumeGroupSnapshot"];
 /// The longest message, in bytes. gRPC carries it in a header, and a client refuses headers that are too large.
 const LONGEST: usize = 4 << 10;
@@ -38,7 +39,7 @@ pub fn of_error(error: &Error) -> Status {
 
 /// The answer for an error that a call of `rpc` ended with.
 fn of_failed(rpc: &str, error: &Error) -> Status {
-    if error.kind() == ErrorKind::ResourceExhausted && !EXHAUSTIBLE.contains(&rpc) {
+    if error.kind() == ErrorKind::ResourceExhausted && !MAKING.contains(&rpc) {
         let message = format!("{}; free some room there, then the call succeeds when it is repeated", error.report());
         return status(Code::FailedPrecondition, message);
     }
@@ -52,6 +53,8 @@ pub fn of_failure(rpc: &str, failure: &Failure) -> Status {
         Failure::StillRunning { .. } | Failure::Unanswered { .. } => Code::DeadlineExceeded,
         // The earlier call for this volume is what still runs.
         Failure::Refused(Refused::Volume { .. }) => Code::Aborted,
+        // Nothing was started now, but an earlier call may have made it after its client had left.
+        Failure::Refused(_) if MAKING.contains(&rpc) => Code::Aborted,
         // Nothing was started, so that none of the codes above would be true.
         Failure::Refused(_) => Code::FailedPrecondition,
         Failure::Failed(error) => return of_failed(rpc, error),
@@ -111,6 +114,13 @@ mod tests {
         }
         let running = Failure::StillRunning { rpc: "CreateVolume", running_for: Duration::from_secs(1) };
         assert_eq!(of_failure("CreateVolume", &running).code(), Code::DeadlineExceeded);
+    }
+
+    #[test]
+    fn a_refused_creation_is_not_final_since_an_earlier_one_may_have_succeeded_unheard() {
+        let refused = Failure::from(Refused::Stopping);
+        assert_eq!(of_failure("CreateVolume", &refused).code(), Code::Aborted);
+        assert_eq!(of_failure("NodePublishVolume", &refused).code(), Code::FailedPrecondition);
     }
 
     #[test]
