@@ -38,7 +38,7 @@ fn a_full_state_folder_refuses_what_must_be_recorded_and_nothing_is_left() -> Re
             None => client.node_publish_volume(volume.publish()).map(drop),
         };
         let status = answer.expect_err("it was not recorded");
-        assert_eq!(status.code(), Code::ResourceExhausted, "{driver}: {status:?}");
+        assert_eq!(status.code(), Code::FailedPrecondition, "{driver}: {status:?}");
         ensure!(status.message().contains(state.to_str().unwrap()), "{driver}: {status:?}");
         let pods = host.setup().scratch().path().join("pods");
         ensure!(mounts_beneath(&pods)?.is_empty(), "{driver}: a mount is left");

@@ -82,7 +82,7 @@ fn a_backend_that_opens_after_its_plugin_is_served_joins_where_it_has_what_is_of
     assert_eq!(served(&client)?, ["early"]);
     create_on(&client, "early")?;
     let status = create_on(&client, "late").expect_err("it is not open");
-    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     ensure!(get(port, "/readyz")?.starts_with("HTTP/1.1 200"), "it is not ready");
     ensure!(get(port, "/healthz")?.contains("\"backend\":\"late\",\"healthy\":false"), "{}", get(port, "/healthz")?);
     host.init()?;
@@ -111,7 +111,7 @@ fn a_late_backend_that_lacks_what_is_offered_is_reported_for_as_long_as_it_waits
     ensure!(health.starts_with("HTTP/1.1 503") && health.contains("restart to serve both"), "{health}");
     assert_eq!(served(&client)?, ["early"]);
     let status = create_on(&client, "late").expect_err("it lacks what is offered");
-    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     create_on(&client, "early")?;
     host.restart()?;
     let client = host.client(SHARED)?;
