@@ -35,7 +35,7 @@ pub use context::Context;
 pub use controller::{Create, Expand, Room, Volumes};
 pub use driver::{Backend, Configured, Driver, DriverEntry, Init, Opening, Reach};
 pub use error::{Error, ErrorKind, Result};
-pub use finding::{Finding, Severity};
+pub use finding::{Claim, Finding, Severity};
 pub use id::{Fingerprint, ForeignId, Generation, InstanceId, VolumeId, VolumeKey};
 pub use key::{KeyError, read_keys};
 pub use name::{BackendName, NodeName};
