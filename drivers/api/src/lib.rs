@@ -19,6 +19,7 @@ mod error;
 mod finding;
 mod id;
 mod key;
+mod mkfs;
 mod name;
 mod node;
 mod parameters;
