@@ -14,6 +14,7 @@
 //! - a record without data: a delete that was cut off. The next delete finishes it; nothing else may use it;
 //! - both, or neither: the volume exists, or does not.
 
+mod data;
 mod folder;
 mod index;
 mod kept;

@@ -27,7 +27,7 @@ pub(crate) struct Store {
 pub(crate) struct Extra {
     /// The project whose quota is the volume's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    project: Option<u32>,
+    pub(crate) project: Option<u32>,
 }
 
 impl Volumes for Store {
@@ -82,10 +82,7 @@ impl Create for Store {
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
-        match self.data.stat(volume.key.as_str()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-            found => found.map(|_| false).map_err(self.data.failed("look at", volume.key.as_str())),
-        }
+        self.data.contains(volume.key.as_str()).map(|found| !found)
     }
 }
 

@@ -53,19 +53,7 @@ impl Store {
         config.check_keys()?;
         let root = Root::open(&config.root, driver)?;
         let records = root.records()?;
-        let images = match root.folder().folder(IMAGES) {
-            Err(error) if error.kind() == NotFound && records.page(None, 1)?.is_empty() => {
-                root.folder().folder_or_make(IMAGES, 0o700)
-            }
-            opened => opened,
-        };
-        let images = images.map_err(|error| match error.kind() {
-            NotFound => Error::precondition(format!(
-                "{} is missing, and there are volumes whose images were in it: restore it from a backup",
-                root.folder().path().join(IMAGES).display()
-            )),
-            _ => root.folder().failed("open", IMAGES)(error),
-        })?;
+        let images = root.data(IMAGES, &records)?;
         let room = Room::new(config.overcommit);
         let store = Self { config, root, images, records, room };
         store.sweep()?;
@@ -197,10 +185,7 @@ impl Create for Store {
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
-        match self.images.stat(volume.key.as_str()) {
-            Err(error) if error.kind() == NotFound => Ok(true),
-            found => found.map(|_| false).map_err(self.images.failed("look at", volume.key.as_str())),
-        }
+        self.images.contains(volume.key.as_str()).map(|found| !found)
     }
 }
 

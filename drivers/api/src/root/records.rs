@@ -102,6 +102,14 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         Ok(self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?.contains(key))
     }
 
+    /// Whether there is no record at all, not even one that cannot be read. Waits until the names are known.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?.after(None).next().is_none())
+    }
+
     /// Writes a record, over the one that is there; durable when it returns.
     ///
     /// # Errors
@@ -194,9 +202,9 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         self.inner.index.reserved()
     }
 
-    /// Speaks for `bytes` if `fits` allows it, which is told what is promised and reserved already. No two
-    /// reservations are weighed at once, so that together they never promise what each alone may. `fits` is called under a lock: it may look at the file system,
-    /// not at these records.
+    /// Speaks for `bytes` if `fits` allows it, which is told what is promised and reserved already. No two reservations
+    /// are weighed at once, so that together they never promise what each alone may. `fits` is called under a lock: it
+    /// may look at the file system, not at these records.
     ///
     /// # Errors
     /// Those of `fits`, and of [`promised`](Self::promised).
