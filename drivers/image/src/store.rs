@@ -177,8 +177,8 @@ impl Create for Store {
                 // Into the trash while the lock is held: nobody can bind it any more.
                 self.root.trash().discard(&self.images, volume.key.as_str())?;
             }
-            // An attempt before this one was cut off here.
-            Err(error) if error.kind() == NotFound => {}
+            // An attempt before this one was cut off here, perhaps before the image was gone durably.
+            Err(error) if error.kind() == NotFound => self.root.trash().discard(&self.images, volume.key.as_str())?,
             Err(error) => return Err(self.images.failed("open the image", volume.key.as_str())(error)),
         }
         self.records.remove(&volume.key)
