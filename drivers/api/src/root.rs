@@ -22,6 +22,7 @@ mod marker;
 mod reaper;
 mod record;
 mod records;
+mod scan;
 mod trash;
 
 use std::fs::File;
