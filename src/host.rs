@@ -84,6 +84,9 @@ impl Host {
             Slot::new(one.clone(), &config.node, remembered, telemetry.metrics())
         };
         let slots: Vec<_> = config.backends.iter().map(slot).collect();
+        if !config.backends.iter().any(|backend| backend.is_on(&config.node)) {
+            tracing::warn!(node = %config.node, "no backend is on this node, so nothing is served: see `nodes` and `node`");
+        }
         let status = Arc::new(Status::new(&slots, &config.plugins));
         gauges::register(telemetry.metrics(), &operations, &slots);
         let (stop, stopping) = watch::channel(false);
