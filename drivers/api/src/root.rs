@@ -23,6 +23,7 @@ mod reaper;
 mod record;
 mod records;
 mod scan;
+mod syncs;
 mod trash;
 
 use std::fs::File;

@@ -144,7 +144,7 @@ impl Volumes for Store {
     }
 
     fn total(&self, _: &Context) -> Result<Option<Total>> {
-        self.records.total().map(Some)
+        Ok(self.records.total())
     }
 
     fn probe(&self, _: &Context) -> Result<()> {

@@ -208,7 +208,8 @@ impl Server {
 
 impl State {
     fn answer(&mut self, device: &File, request: &Request) {
-        let bad = self.bad.is_some_and(|bad| request.reads(bad.inode, bad.from)) || self.unsynced && request.is_folder_sync();
+        let bad =
+            self.bad.is_some_and(|bad| request.reads(bad.inode, bad.from)) || self.unsynced && request.is_folder_sync();
         let answer = if bad { Err(Errno::IO) } else { request.run(&mut self.tree) };
         if let Some(bytes) = request.reply(answer) {
             // One whose caller was interrupted, or whose file system is unmounted, is wanted by nobody.
