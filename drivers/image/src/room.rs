@@ -146,6 +146,8 @@ mod tests {
         let (room, looks, crowd) = (Room::new(Overcommit::default()), AtomicUsize::new(0), Barrier::new(16));
         let measure = || {
             looks.fetch_add(1, Ordering::Relaxed);
+            // Long enough for the others to come.
+            std::thread::sleep(Duration::from_millis(20));
             Ok(Measured { total: 3, for_images: 2, lengths: 1 })
         };
         std::thread::scope(|scope| {
