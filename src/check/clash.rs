@@ -15,8 +15,9 @@ pub(super) fn add(backends: &mut [(&BackendName, Vec<Finding>)]) {
             let shared = claims[own].iter().filter(|claim| claims[other].iter().any(|one| one.thing == claim.thing));
             // The last of the worst: drivers claim from the general to the particular.
             if let Some(Claim { clash, .. }) = shared.max_by_key(|claim| claim.clash.severity) {
-                let text = format!("{} (backend {name} too)", clash.text);
-                findings.push(Finding { text, ..(**clash).clone() });
+                let mut told = (**clash).clone();
+                told.text.push_str(&format!(" (backend {name} too)"));
+                findings.push(told);
             }
         }
     }
@@ -34,8 +35,9 @@ mod tests {
 
     fn claims(things: &[(&str, Severity)]) -> Vec<Finding> {
         let claim = |finding: Finding, (thing, severity): &(&str, Severity)| {
-            finding
-                .claiming(thing, Finding { severity: *severity, ..Finding::error(format!("clash of {thing}"), "mend") })
+            let mut clash = Finding::error(format!("clash of {thing}"), "mend");
+            clash.severity = *severity;
+            finding.claiming(thing, clash)
         };
         vec![things.iter().fold(Finding::ok("looked"), claim)]
     }

@@ -16,6 +16,7 @@ pub enum Severity {
 
 /// One thing that was looked at, and how to mend it where it is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
@@ -32,6 +33,7 @@ pub struct Finding {
 /// A thing that one backend takes for itself. The host compares what the backends of a configuration claim, since no
 /// driver knows of another: where two claim one thing `check` tells so.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Claim {
     /// Text that everyone has for this thing, and for no other: its kind and what tells it from others of the kind.
     pub thing: String,
