@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 /// The configuration of a backend: its fields are the keys in the YAML, these comments their documentation.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Minimal {
+pub(crate) struct Minimal {
     /// The folder that holds everything, absolute.
     root: PathBuf,
 }
@@ -36,8 +36,9 @@ impl Driver for Minimal {
 
     fn open(&self, _: &Opening) -> Result<Backend> {
         let root = Root::open(&self.root, Self::NAME)?;
-        let data = root.folder().folder_or_make("data", 0o700).map_err(root.folder().failed("open", "data"))?;
-        let store = Arc::new(Store { records: root.records()?, data, root });
+        let records = root.records()?;
+        let data = root.data("data", &records)?;
+        let store = Arc::new(Store { records, data, root });
         let instance = store.root.instance().clone();
         Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
@@ -73,9 +74,8 @@ impl Volumes for Store {
 impl Create for Store {
     fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
         let volume = request.volume(request.capacity.choose(Bytes::new(1 << 30), 1)?)?;
-        let key = request.key.as_str();
-        // An attempt that was cut off may have left the folder: without a record it is nobody's, and empty.
-        self.data.folder_or_make(key, 0o777).map_err(self.data.failed("make", key))?;
+        // The data first and the record last: with its record the volume exists.
+        self.data.make_empty(request.key.as_str(), 0o777)?;
         self.records.put(&Record { volume: volume.clone(), extra: Nothing {} })?;
         Ok(volume)
     }
@@ -83,6 +83,11 @@ impl Create for Store {
     fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
         self.root.trash().discard(&self.data, volume.key.as_str())?;
         self.records.remove(&volume.key)
+    }
+
+    fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
+        // A kill between the two steps of `delete` leaves a record alone: no volume that a create may answer.
+        self.data.contains(volume.key.as_str()).map(|found| !found)
     }
 }
 

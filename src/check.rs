@@ -1,13 +1,16 @@
 //! Everything that could go wrong on this node, looked for without changing anything.
 
 mod backend;
+mod clash;
 mod file_system;
 mod folder;
 mod kernel;
+mod nodes;
 mod privilege;
 mod sharing;
 mod socket;
 mod state;
+mod telemetry;
 
 use dunnage_driver_api::{DriverEntry, Finding};
 use serde::Serialize;
@@ -35,6 +38,8 @@ pub fn check(config: &Config, drivers: &[DriverEntry]) -> Vec<Section> {
     let (locked, state) = state::findings(config);
     let mut node = vec![kernel::finding(), privilege::look()];
     node.extend(file_system::findings());
+    node.extend(nodes::finding(config));
+    node.push(telemetry::finding(config.telemetry, locked));
     let mut sockets = folder::findings(config);
     sockets.extend(config.plugins.iter().map(|plugin| socket::finding(&plugin.socket, locked)));
     let mut sections = vec![
@@ -42,10 +47,13 @@ pub fn check(config: &Config, drivers: &[DriverEntry]) -> Vec<Section> {
         Section::new("state", state),
         Section::new("sockets", sockets),
     ];
-    for backend in &config.backends {
-        let subject = format!("backend {}", backend.name);
-        sections.push(Section::new(subject, backend::findings(backend, &config.node, drivers)));
-    }
+    let mut backends: Vec<_> = config
+        .backends
+        .iter()
+        .map(|backend| (&backend.name, backend::findings(backend, &config.node, drivers)))
+        .collect();
+    clash::add(&mut backends);
+    sections.extend(backends.into_iter().map(|(name, findings)| Section::new(format!("backend {name}"), findings)));
     let shared = config.plugins.iter().filter(|plugin| plugin.shared);
     sections
         .extend(shared.map(|plugin| Section::new(format!("plugin {}", plugin.csi_name), sharing::findings(plugin))));

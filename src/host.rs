@@ -2,10 +2,11 @@
 //!
 //! Each backend is opened by a task of its own, which tries again for as long as it fails and then watches it. Each
 //! plugin has another, which waits for its backends and then serves its socket. So a backend that does not open, or
-//! dies later, is reported, and the others run.
+//! dies later, is reported, and the others run; and so is an address of metrics and health that is taken.
 
 mod backend;
 mod gauges;
+mod health;
 mod heap;
 mod instances;
 mod memory;
@@ -25,7 +26,7 @@ use crate::mount::{Engine, EngineOptions};
 use crate::operations::{Operations, Running};
 use crate::server::StateLock;
 use crate::service::{Environment, EphemeralMarks};
-use crate::telemetry::{Endpoint, Telemetry};
+use crate::telemetry::Telemetry;
 use backend::{Keeping, Slot};
 pub use heap::keep_heap_small;
 use instances::Instances;
@@ -61,8 +62,8 @@ impl Host {
     /// Starts what the configuration asks for: returns once everything is on its way, not yet open.
     ///
     /// # Errors
-    /// Where the state folder is another host's, this kernel is too old for the mount engine, or the address of the
-    /// telemetry is taken. A backend or a socket that does not come up is no error: it is tried again.
+    /// Where the state folder is another host's or this kernel is too old for the mount engine. A backend, a socket or
+    /// the address of the telemetry that does not come up is no error: it is tried again.
     pub async fn start(config: Config, telemetry: Telemetry, options: EngineOptions) -> Result<Self> {
         let lock = StateLock::take(&config.state)?;
         let engine = match config.mode {
@@ -83,12 +84,16 @@ impl Host {
             Slot::new(one.clone(), &config.node, remembered, telemetry.metrics())
         };
         let slots: Vec<_> = config.backends.iter().map(slot).collect();
+        if !config.backends.iter().any(|backend| backend.is_on(&config.node)) {
+            tracing::warn!(node = %config.node, "no backend is on this node, so nothing is served: see `nodes` and `node`");
+        }
         let status = Arc::new(Status::new(&slots, &config.plugins));
         gauges::register(telemetry.metrics(), &operations, &slots);
         let (stop, stopping) = watch::channel(false);
         let (mut tasks, mut serving) = (JoinSet::new(), JoinSet::new());
         if let Some(address) = config.telemetry {
-            tasks.spawn(Endpoint::bind(address, telemetry.metrics().clone(), status.clone()).await?.serve());
+            let serving = health::serve(address, telemetry.metrics().clone(), status.clone());
+            tasks.spawn(async move { match serving.await {} });
         }
         let repeats = telemetry.clone();
         tasks.spawn(async move { repeats.log_repeats().await });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dunnage_driver_api::{DriverEntry, Finding, NodeName, Opening, System};
 
-use crate::config::BackendConfig;
+use crate::config::{BackendConfig, Ephemeral};
 
 /// How long a driver may look. A store that hangs never answers.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -31,7 +31,20 @@ pub(super) fn findings(backend: &BackendConfig, node: &NodeName, drivers: &[Driv
     let configured = Arc::clone(&backend.configured);
     let opening = Opening::new(backend.name.clone(), node.clone(), Arc::new(System));
     findings.extend(within(LIMIT, move || configured.check(&opening)));
+    findings.extend(backend.ephemeral.as_ref().map(for_pods));
     findings
+}
+
+/// No warning: whoever wrote `ephemeral` wants it. But nothing else counts these volumes.
+fn for_pods(allowed: &Ephemeral) -> Finding {
+    let parameters = match allowed.parameters.as_slice() {
+        [] => "set no parameters".to_owned(),
+        names => format!("set {}", names.join(", ")),
+    };
+    Finding::ok(format_args!(
+        "authors of pods may make ephemeral volumes of up to {} each, in any number (no ResourceQuota counts them), and {parameters}",
+        allowed.max_size
+    ))
 }
 
 /// Runs `look` on a thread of its own, which is left behind where it hangs.

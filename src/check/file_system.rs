@@ -6,12 +6,7 @@ use crate::mount;
 
 /// What the mount engine makes, checks and grows a file system with.
 fn tools(fs_type: FsType) -> impl Iterator<Item = &'static Tool> {
-    let package = match fs_type {
-        FsType::Ext4 => "e2fsprogs",
-        FsType::Xfs => "xfsprogs",
-        FsType::Btrfs => "btrfs-progs",
-    };
-    mount::TOOLS.iter().filter(move |tool| tool.package == package)
+    mount::TOOLS.iter().filter(move |tool| tool.package == fs_type.mkfs().package)
 }
 
 pub(super) fn findings() -> Vec<Finding> {

@@ -13,9 +13,7 @@ use super::file::{BackendKeys, File, Plugin};
 use super::schema::{backend_keys, drivers_in_words};
 use super::tree::Document;
 use super::{BackendConfig, Config, PluginConfig};
-
-/// The longest path of a unix socket, in bytes: `sun_path` less its final NUL (unix(7)).
-const MAX_SOCKET: usize = 107;
+use crate::server::Socket;
 
 pub(super) fn resolve(
     document: &Document,
@@ -163,13 +161,13 @@ fn plugins(
                 format!("the plugin of line {line} has the CSI name {:?} too: give each its own", csi_name.as_str()),
             );
         }
-        let length = made.plugin.socket.as_os_str().len();
-        if length > MAX_SOCKET {
+        let (length, limit) = (made.plugin.socket.as_os_str().len(), Socket::PATH_LIMIT);
+        if length > limit {
             let socket = made.plugin.socket.display();
             return wrong(
                 &made.pointer,
                 format!(
-                    "the socket {socket} has a path of {length} bytes, the kernel takes {MAX_SOCKET}: choose a shorter \
+                    "the socket {socket} has a path of {length} bytes, at most {limit} are possible: choose a shorter \
                      `csi_name` or `sockets`"
                 ),
             );
@@ -232,11 +230,14 @@ fn shared_plugins(
 fn at_endpoint(mut plugins: Vec<PluginConfig>, environment: &Environment) -> Result<Vec<PluginConfig>, ConfigError> {
     let Some(endpoint) = environment.socket()? else { return Ok(plugins) };
     let variable = "the environment variable CSI_ENDPOINT";
-    let length = endpoint.as_os_str().len();
-    if length > MAX_SOCKET {
+    let (length, limit) = (endpoint.as_os_str().len(), Socket::PATH_LIMIT);
+    if length > limit {
         return Err(ConfigError::new(
             None,
-            format!("{variable} is a path of {length} bytes, the kernel takes {MAX_SOCKET}: choose a shorter one"),
+            format!(
+                "{variable} is the path {}, which has {length} bytes, at most {limit} are possible: choose a shorter one",
+                endpoint.display()
+            ),
         ));
     }
     if let [plugin] = plugins.as_mut_slice() {

@@ -4,13 +4,13 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dunnage_driver_api::Tool;
+use dunnage_driver_api::{FsType, Tool};
 use tempfile::TempDir;
 
 use crate::client::Endpoint;
 use crate::demo::Footing;
 
-const MKFS: Tool = Tool { program: "mkfs.ext4", package: "e2fsprogs" };
+const MKFS: Tool = FsType::Ext4.mkfs();
 
 /// A backend of the demo, and the plugin in front of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -73,7 +73,7 @@ impl Serving {
         let _health = introspection::add(&mut routes, &[FILE_DESCRIPTOR_SET], &service::NAMES).await?;
         let observed =
             ServiceBuilder::new().layer(self.telemetry.layer(self.name.as_str())).service(routes.routes().prepare());
-        let socket = Socket::bind(&self.socket)?;
+        let socket = Socket::bind(&self.socket).await?;
         tracing::info!(plugin = %self.name, socket = %self.socket.display(), offers = %plugin.offers, "plugin is served");
         for (backend, loss) in plugin.losses() {
             tracing::info!(plugin = %self.name, %backend, loss, "a shared name takes away what this backend offers alone");

@@ -21,11 +21,11 @@ use super::probe::FileSystem;
 use super::record;
 
 /// Makes ext4.
-pub(super) const MKFS_EXT4: Tool = Tool { program: "mkfs.ext4", package: "e2fsprogs" };
+pub(super) const MKFS_EXT4: Tool = FsType::Ext4.mkfs();
 /// Makes XFS.
-pub(super) const MKFS_XFS: Tool = Tool { program: "mkfs.xfs", package: "xfsprogs" };
+pub(super) const MKFS_XFS: Tool = FsType::Xfs.mkfs();
 /// Makes btrfs.
-pub(super) const MKFS_BTRFS: Tool = Tool { program: "mkfs.btrfs", package: "btrfs-progs" };
+pub(super) const MKFS_BTRFS: Tool = FsType::Btrfs.mkfs();
 
 /// Formatting is quick on what reads zero and slow where a journal is written through to slow disks.
 const TIMEOUT: Duration = Duration::from_secs(600);

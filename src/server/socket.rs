@@ -5,18 +5,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{Error, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// What `sun_path` holds without its closing NUL is 107 bytes; one of them is for the dot of the name under which
-/// the socket is made.
-const PATH_LIMIT: usize = 106;
-
 /// As many clients may wait to be accepted as the kernel allows (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+
+/// How long another process may hold the lock of a socket's folder: a host does for an instant.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A listening Unix socket with a file of its own, which is removed when this is dropped.
 #[derive(Debug)]
@@ -28,19 +28,30 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// The longest path, in bytes. What `sun_path` holds without its closing NUL is 107; one of them is for the dot of
+    /// the name under which the socket is made.
+    pub const PATH_LIMIT: usize = 106;
+
     /// Makes a listening socket at `path`, with mode 0600 from its first instant; missing folders are made with mode
     /// 0700. The file appears in one step, when the socket accepts already. What a dead process left at the path is
-    /// replaced. Nothing is left beside the socket.
+    /// replaced. Nothing is left beside the socket. All of it happens on a thread that may block.
     ///
     /// # Errors
     /// [`FailedPrecondition`](dunnage_driver_api::ErrorKind::FailedPrecondition) where another process accepts at the
-    /// path, or something that is no socket lies there; `InvalidArgument` where the path is longer than 106 bytes or
-    /// has no file name.
-    pub fn bind(path: &Path) -> Result<Self> {
-        let length = path.as_os_str().len();
-        if length > PATH_LIMIT {
+    /// path or holds the lock of its folder, or something that is no socket lies there; `InvalidArgument` where the path
+    /// is longer than [`PATH_LIMIT`](Self::PATH_LIMIT) or has no file name.
+    pub async fn bind(path: &Path) -> Result<Self> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || Self::make(&path))
+            .await
+            .map_err(|error| Error::internal("the thread that makes a socket failed").caused_by(error))?
+    }
+
+    fn make(path: &Path) -> Result<Self> {
+        let (length, limit) = (path.as_os_str().len(), Self::PATH_LIMIT);
+        if length > limit {
             return Err(Error::invalid(format!(
-                "the socket path {} has {length} bytes and the kernel takes {PATH_LIMIT}: use a shorter folder",
+                "the socket path {} has {length} bytes, at most {limit} are possible: use a shorter folder",
                 path.display()
             )));
         }
@@ -53,7 +64,7 @@ impl Socket {
             .mode(0o700)
             .create(folder)
             .map_err(|error| Error::io(format!("cannot make the folder {} of the socket", folder.display()), error))?;
-        let _one_at_a_time = lock(folder)?;
+        let _one_at_a_time = lock_soon(folder)?;
         check_place(path)?;
 
         let mut hidden = std::ffi::OsString::from(".");
@@ -86,20 +97,42 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Without the folder there is no file either.
-        if let Ok(_lock) = lock(folder) {
+        // Without the folder there is no file either. One that is locked is not waited for here, on a thread of the
+        // runtime: whoever makes the socket next replaces the file.
+        if let Ok(Some(_lock)) = try_lock(folder) {
             remove_if(&self.path, |metadata| (metadata.dev(), metadata.ino()) == self.file);
         }
     }
 }
 
-/// Locks the folder itself against other hosts that are just making or removing a socket there.
-fn lock(folder: &Path) -> Result<OwnedFd> {
+/// Locks the folder itself against other hosts that are just making or removing a socket there; `None` where one has it.
+fn try_lock(folder: &Path) -> Result<Option<OwnedFd>> {
     let failed = |error| Error::io(format!("cannot lock the folder {} of the socket", folder.display()), error);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(folder, flags, Mode::empty()).map_err(failed)?;
-    rustix::fs::flock(&folder, FlockOperation::LockExclusive).map_err(failed)?;
-    Ok(folder)
+    let opened = rustix::fs::open(folder, flags, Mode::empty()).map_err(failed)?;
+    match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(opened)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn lock_soon(folder: &Path) -> Result<OwnedFd> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(lock) = try_lock(folder)? {
+            return Ok(lock);
+        }
+        if Instant::now() >= until {
+            return Err(Error::precondition(format!(
+                "the folder {} of the socket is locked by another process, which may be another host, or a program like \
+                 flock(1): `lslocks` names it; stop it or configure another folder",
+                folder.display()
+            ))
+            .retry(true));
+        }
+        std::thread::sleep(PATIENCE / 100);
+    }
 }
 
 /// The place is free, or a socket of the dead lies there.
@@ -173,7 +206,7 @@ mod tests {
     #[test]
     fn the_socket_is_private_accepts_and_leaves_nothing() {
         let (_folder, path) = place();
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::make(&path).unwrap();
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         UnixStream::connect(&path).unwrap();
         let names: Vec<_> =
@@ -187,15 +220,15 @@ mod tests {
     fn a_folder_that_exists_keeps_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let socket = Socket::bind(&folder.path().join("csi.sock")).unwrap();
+        let socket = Socket::make(&folder.path().join("csi.sock")).unwrap();
         assert_eq!((mode(folder.path()), mode(socket.path())), (0o755, 0o600));
     }
 
     #[test]
     fn the_second_host_on_a_socket_is_refused_and_the_first_stays() {
         let (_folder, path) = place();
-        let first = Socket::bind(&path).unwrap();
-        let error = Socket::bind(&path).unwrap_err();
+        let first = Socket::make(&path).unwrap();
+        let error = Socket::make(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         UnixStream::connect(first.path()).unwrap();
@@ -210,7 +243,7 @@ mod tests {
         rustix::net::listen(&busy, 0).unwrap();
         let _waiting = UnixStream::connect(&path).unwrap();
         assert_eq!(connect(&path), Err(Errno::AGAIN));
-        assert_eq!(Socket::bind(&path).unwrap_err().kind(), ErrorKind::FailedPrecondition);
+        assert_eq!(Socket::make(&path).unwrap_err().kind(), ErrorKind::FailedPrecondition);
     }
 
     #[test]
@@ -219,7 +252,7 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         drop(UnixListener::bind(&path).unwrap());
         drop(UnixListener::bind(path.with_file_name(".csi.sock")).unwrap());
-        let _socket = Socket::bind(&path).unwrap();
+        let _socket = Socket::make(&path).unwrap();
         UnixStream::connect(&path).unwrap();
         assert!(!path.with_file_name(".csi.sock").exists());
     }
@@ -236,7 +269,7 @@ mod tests {
             }];
         for make in make {
             make();
-            let error = Socket::bind(&path).unwrap_err();
+            let error = Socket::make(&path).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
             assert!(error.to_string().contains("is no socket"), "{error}");
             fs::symlink_metadata(&path).unwrap();
@@ -247,7 +280,7 @@ mod tests {
     #[test]
     fn a_successor_at_the_path_is_not_removed() {
         let (_folder, path) = place();
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::make(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let _successor = UnixListener::bind(&path).unwrap();
         drop(socket);
@@ -257,11 +290,64 @@ mod tests {
     #[test]
     fn a_path_that_is_too_long_is_refused_and_the_longest_works() {
         let folder = tempfile::tempdir().unwrap();
-        let longest = folder.path().join("x".repeat(PATH_LIMIT - folder.path().as_os_str().len() - 1));
-        let _socket = Socket::bind(&longest).unwrap();
+        let longest = folder.path().join("x".repeat(Socket::PATH_LIMIT - folder.path().as_os_str().len() - 1));
+        let _socket = Socket::make(&longest).unwrap();
         UnixStream::connect(&longest).unwrap();
-        let error = Socket::bind(&longest.with_extension("y")).unwrap_err();
+        let error = Socket::make(&longest.with_extension("y")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().contains("108 bytes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_somebody_locked_holds_no_thread_of_the_runtime() {
+        let (_folder, path) = place();
+        let folder = path.parent().unwrap();
+        fs::create_dir_all(folder).unwrap();
+        let lock = try_lock(folder).unwrap().unwrap();
+        let bound = tokio::spawn({
+            let path = path.clone();
+            async move { Socket::bind(&path).await }
+        });
+        // The one thread of this runtime goes on with other things while the lock is held.
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(!bound.is_finished(), "the lock was not waited for");
+        let error = tokio::time::timeout(PATIENCE * 10, bound).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        let said = error.to_string();
+        assert!(said.contains(folder.to_str().unwrap()) && said.contains("lslocks"), "{said}");
+        drop(lock);
+        Socket::bind(&path).await.unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_given_up_soon_is_waited_for() {
+        let (_folder, path) = place();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let lock = try_lock(path.parent().unwrap()).unwrap().unwrap();
+        let made = std::thread::spawn({
+            let path = path.clone();
+            move || Socket::make(&path).map(drop)
+        });
+        std::thread::sleep(PATIENCE / 50);
+        drop(lock);
+        made.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_socket_whose_folder_is_locked_is_left_to_whoever_comes_next() {
+        let (_folder, path) = place();
+        let socket = Socket::make(&path).unwrap();
+        let lock = try_lock(path.parent().unwrap()).unwrap().unwrap();
+        let (done, dropped) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(socket);
+            done.send(()).unwrap();
+        });
+        dropped.recv_timeout(PATIENCE * 10).expect("the end of a socket waits for the lock");
+        drop(lock);
+        assert!(path.exists());
+        Socket::make(&path).unwrap();
     }
 }

@@ -25,14 +25,14 @@ struct Running {
 }
 
 impl Running {
-    fn start<S>(service: S, drain: Duration) -> Self
+    async fn start<S>(service: S, drain: Duration) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("csi.sock");
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::bind(&path).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(serve(socket, service, async move { drop(stopped.await) }, drain));
         Self { path, stop: Some(stop), served, _folder: folder }
@@ -135,7 +135,7 @@ async fn answer_on(client: &mut UnixStream, stream: u8) -> u8 {
 
 #[tokio::test]
 async fn a_client_that_sends_a_path_as_authority_is_answered() {
-    let running = Running::start(health().await, Duration::ZERO);
+    let running = Running::start(health().await, Duration::ZERO).await;
     for authority in [&b"localhost"[..], b"/var/lib/kubelet/plugins/a/csi.sock", b"%2Frun%2Fcsi.sock"] {
         for huffman in [false, true] {
             let mut client = UnixStream::connect(&running.path).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_client_that_sends_a_path_as_authority_is_answered() {
 
 #[tokio::test]
 async fn a_request_that_is_too_large_is_no_matter_of_capacity() {
-    let running = Running::start(health().await, Duration::ZERO);
+    let running = Running::start(health().await, Duration::ZERO).await;
     let mut client = HealthClient::new(running.channel().await);
     let status = client.check(request("x".repeat(REQUEST_LIMIT))).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
@@ -168,7 +168,7 @@ async fn a_request_that_is_too_large_is_no_matter_of_capacity() {
 #[tokio::test]
 async fn a_running_call_is_answered_after_shutdown_and_no_new_client_is_taken() {
     let (started, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let mut running = Running::start(held(&started, &release).await, HANG);
+    let mut running = Running::start(held(&started, &release).await, HANG).await;
     let mut client = HealthClient::new(running.channel().await);
     let call = tokio::spawn(async move { client.check(request("")).await });
     started.notified().await;
@@ -183,7 +183,7 @@ async fn a_running_call_is_answered_after_shutdown_and_no_new_client_is_taken() 
 #[tokio::test]
 async fn a_call_that_does_not_end_holds_the_shutdown_no_longer_than_the_limit() {
     let (started, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let mut running = Running::start(held(&started, &release).await, Duration::from_millis(50));
+    let mut running = Running::start(held(&started, &release).await, Duration::from_millis(50)).await;
     let mut client = HealthClient::new(running.channel().await);
     let call = tokio::spawn(async move { client.check(request("")).await });
     started.notified().await;
@@ -199,7 +199,7 @@ async fn tools_find_the_services_by_reflection() {
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
     use tonic_reflection::pb::v1::{ServerReflectionRequest, ServiceResponse};
 
-    let running = Running::start(health().await, Duration::ZERO);
+    let running = Running::start(health().await, Duration::ZERO).await;
     let mut client = ServerReflectionClient::new(running.channel().await);
     let list = MessageRequest::ListServices(String::new());
     let list = ServerReflectionRequest { host: String::new(), message_request: Some(list) };

@@ -133,7 +133,7 @@ async fn no_line_at_any_level_and_no_metric_shows_what_a_request_holds() {
     let _guard = lines.collect(LogFormat::Text, "trace,h2::codec=trace,hyper=trace,tonic::codec=trace");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("csi.sock");
-    let socket = crate::server::Socket::bind(&path).unwrap();
+    let socket = crate::server::Socket::bind(&path).await.unwrap();
     let service = telemetry.layer("p").layer(Routes::new(ControllerServer::new(Fails)));
     let served = tokio::spawn(crate::server::serve(socket, service, std::future::pending(), Duration::ZERO));
     let channel = tonic::transport::Endpoint::try_from(format!("unix://{}", path.display())).unwrap();

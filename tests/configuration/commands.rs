@@ -135,6 +135,58 @@ fn check_tells_what_is_wrong_with_a_backend_and_how_to_mend_it() {
 }
 
 #[test]
+fn check_sees_what_two_backends_cannot_both_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    let file = folder.path().join("dunnage.yaml");
+    let backend =
+        |name: &str, root: &str| format!("  - {{name: {name}, driver: dir, quota: none, root: {at}/{root}}}\n");
+    let backends = backend("first", "one") + &backend("again", "one") + &backend("copied", "copy");
+    std::fs::write(&file, format!("node: here\nstate: {at}/state\nsockets: {at}/s\nbackends:\n{backends}")).unwrap();
+    std::fs::create_dir(folder.path().join("one")).unwrap();
+    let run = |command: &str, more: &[&str]| {
+        let output = program().args([command, "--config", file.to_str().unwrap()]).args(more).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run("init", &["first"]);
+    let copied = Command::new("cp").arg("-a").args([folder.path().join("one"), folder.path().join("copy")]).status();
+    assert!(copied.unwrap().success());
+    let sections: Value = serde_json::from_str(&run("check", &["--json"])).unwrap();
+    for (subject, text) in [
+        ("backend first", "one has more than one backend (backend again too)"),
+        ("backend again", "one has more than one backend (backend first too)"),
+        ("backend first", "more than one root: one was copied with its marker (backend copied too)"),
+        ("backend copied", "more than one root: one was copied with its marker (backend again too)"),
+    ] {
+        assert_eq!(finding(&sections, subject, text)["severity"], "error");
+    }
+}
+
+#[test]
+fn check_tells_where_no_backend_is_on_this_node() {
+    let node = Node::new();
+    let none = |sections: &Value| sections[0]["findings"].to_string().contains("none of the backends is on this node");
+    let sections = || serde_json::from_str::<Value>(&node.run("check", &["--json"]).1).unwrap();
+    assert!(!none(&sections()));
+    let text = std::fs::read_to_string(node.path("dunnage.yaml")).unwrap();
+    let text = text.replace("/a}", "/a, nodes: [hree]}").replace("/b}", "/b, nodes: [hree]}");
+    std::fs::write(node.path("dunnage.yaml"), text).unwrap();
+    assert!(none(&sections()));
+    assert_eq!(finding(&sections(), "node here", "none of the backends")["severity"], "warning");
+}
+
+#[test]
+fn check_tells_what_authors_of_pods_may_have() {
+    let node = Node::new();
+    let text = std::fs::read_to_string(node.path("dunnage.yaml")).unwrap();
+    let allowed = "/a, ephemeral: {max_size: 2GiB, parameters: [colour]}}";
+    std::fs::write(node.path("dunnage.yaml"), text.replace("/a}", allowed)).unwrap();
+    let sections: Value = serde_json::from_str(&node.run("check", &["--json"]).1).unwrap();
+    let found = finding(&sections, "backend a", "ephemeral volumes of up to 2 GiB each");
+    assert!(found["text"].as_str().unwrap().ends_with("and set colour"), "{found}");
+}
+
+#[test]
 fn check_sees_who_serves_the_sockets() {
     let node = Node::new();
     let socket = node.path("plugins/a.csi.dunnage.dev/csi.sock");

@@ -127,12 +127,16 @@ fn references(value: &serde_json::Value) -> Vec<&str> {
 fn csi_endpoint_is_the_socket_of_the_one_plugin() {
     let one = "backends: [{name: a, driver: dir, root: /a}, {name: b, driver: dir, root: /b}]
 plugins: [{csi_name: ab.example.com, backends: [a, b]}]";
+    // A longer one than this could not be made.
+    let longest = format!("/{}", "a".repeat(dunnage::server::Socket::PATH_LIMIT - 1));
+    let environment_of = |endpoint: &str| Environment { csi_endpoint: Some(endpoint.into()), ..environment() };
+    assert_eq!(sockets(&Config::parse(one, DRIVERS, &environment_of(&longest)).unwrap())[0].1, longest);
     for endpoint in ["unix:///csi/csi.sock", "unix:/csi/csi.sock", "/csi/csi.sock"] {
         let environment = Environment { csi_endpoint: Some(endpoint.into()), ..environment() };
         let config = Config::parse(one, DRIVERS, &environment).unwrap();
         assert_eq!(sockets(&config), [("ab.example.com", "/csi/csi.sock")], "{endpoint}");
     }
-    for endpoint in ["tcp://127.0.0.1:1", "csi.sock", "unix://csi.sock", "/", &format!("/{}", "a".repeat(107))] {
+    for endpoint in ["tcp://127.0.0.1:1", "csi.sock", "unix://csi.sock", "/", &format!("/{}", "a".repeat(106))] {
         let environment = Environment { csi_endpoint: Some(endpoint.into()), ..environment() };
         let error = Config::parse(one, DRIVERS, &environment).err().unwrap().to_string();
         assert!(error.starts_with("the environment variable CSI_ENDPOINT is "), "{error}");

@@ -152,7 +152,7 @@ const WRONG: &[(&str, &str)] = &[
     ("mode: *all", "line 3, column 7: reference to unknown value"),
     (
         "\"sockets\": /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-        "line 2, column 6: the socket /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/a.csi.dunnage.dev/csi.sock has a path of 119 bytes, the kernel takes 107: choose a shorter `csi_name` or `sockets`",
+        "line 2, column 6: the socket /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/a.csi.dunnage.dev/csi.sock has a path of 119 bytes, at most 106 are possible: choose a shorter `csi_name` or `sockets`",
     ),
 ];
 

@@ -15,6 +15,9 @@ use words::Words;
 mod parent;
 mod words;
 
+/// How long what a program wrote last may take to be read.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A program that a driver or the mount engine runs. Each is a constant, looked for at start by `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tool {
@@ -221,8 +224,9 @@ fn attend(child: &mut Child, words: &mut Words, until: Instant) -> std::io::Resu
         }
         if words.wait(Some(pidfd.as_fd()), left)? {
             let status = child.wait()?;
-            // What it wrote last. Its own children may have the pipes open still: nobody waits for those.
-            while words.wait(None, Duration::ZERO)? {}
+            // What it wrote last. Its own children may have the pipes open still, and write for ever: nobody waits for
+            // those.
+            words.take_rest(Instant::now() + GRACE)?;
             return Ok(Some(status));
         }
     }

@@ -16,6 +16,7 @@ pub enum Severity {
 
 /// One thing that was looked at, and how to mend it where it is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
@@ -24,21 +25,46 @@ pub struct Finding {
     /// What the admin can do; empty where nothing is wrong.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remedy: String,
+    /// What the backend takes for itself of this node.
+    #[serde(skip)]
+    pub claims: Vec<Claim>,
+}
+
+/// A thing that one backend takes for itself. The host compares what the backends of a configuration claim, since no
+/// driver knows of another: where two claim one thing `check` tells so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Claim {
+    /// Text that everyone has for this thing, and for no other: its kind and what tells it from others of the kind.
+    pub thing: String,
+    /// What is wrong where somebody else claims it too; the host adds who.
+    pub clash: Box<Finding>,
 }
 
 impl Finding {
+    fn new(severity: Severity, text: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        Self { severity, text: text.to_string(), remedy: remedy.to_string(), claims: Vec::new() }
+    }
+
+    /// The same finding, with a claim to `thing`; `clash` is what is wrong where another backend claims it too.
+    #[must_use]
+    pub fn claiming(mut self, thing: impl fmt::Display, clash: Self) -> Self {
+        self.claims.push(Claim { thing: thing.to_string(), clash: Box::new(clash) });
+        self
+    }
+
     /// Something that is as it should be.
     pub fn ok(text: impl fmt::Display) -> Self {
-        Self { severity: Severity::Ok, text: text.to_string(), remedy: String::new() }
+        Self::new(Severity::Ok, text, "")
     }
 
     /// Something that works with a loss.
     pub fn warning(text: impl fmt::Display, remedy: impl fmt::Display) -> Self {
-        Self { severity: Severity::Warning, text: text.to_string(), remedy: remedy.to_string() }
+        Self::new(Severity::Warning, text, remedy)
     }
 
     /// Something that will not work.
     pub fn error(text: impl fmt::Display, remedy: impl fmt::Display) -> Self {
-        Self { severity: Severity::Error, text: text.to_string(), remedy: remedy.to_string() }
+        Self::new(Severity::Error, text, remedy)
     }
 }

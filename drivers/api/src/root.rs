@@ -14,6 +14,7 @@
 //! - a record without data: a delete that was cut off. The next delete finishes it; nothing else may use it;
 //! - both, or neither: the volume exists, or does not.
 
+mod data;
 mod folder;
 mod index;
 mod kept;
@@ -21,6 +22,8 @@ mod marker;
 mod reaper;
 mod record;
 mod records;
+mod scan;
+mod syncs;
 mod trash;
 
 use std::fs::File;
@@ -142,6 +145,17 @@ impl Root {
         self.meta.sync().map_err(self.meta.failed("sync", ""))
     }
 
+    /// The same finding, of a driver that promises the room of the whole file system of the root `path` to its volumes:
+    /// `check` then tells where another backend promises the same room.
+    pub fn promises_room(path: &Path, finding: Finding) -> Finding {
+        let Ok(stat) = rustix::fs::stat(path) else { return finding };
+        let clash = Finding::warning(
+            format!("the room of the file system of root {} is promised more than once", path.display()),
+            "give each root a file system of its own: volumes run out of room before they are full",
+        );
+        finding.claiming(format!("room {}", stat.st_dev), clash)
+    }
+
     /// What `check` says of the root `path` of `driver`. Changes nothing, and may be called while it is served.
     pub fn check(path: &Path, driver: &str) -> Vec<Finding> {
         let folder = match marker::open_folder(path) {
@@ -149,7 +163,7 @@ impl Root {
             Err(error) => return vec![Finding::error(error.report(), "create it, or mount its disk")],
         };
         let marked = match marker::find(&folder, driver) {
-            Ok(Some(instance)) => Finding::ok(format!("root {} is instance {instance}", path.display())),
+            Ok(Some(instance)) => claims(&folder, &instance),
             Ok(None) => Finding::error(
                 format!("root {} has no marker", path.display()),
                 "if its disk is not mounted, mount it; if it is new, run `dunnage init`",
@@ -168,6 +182,21 @@ impl Root {
         };
         vec![marked, sizes]
     }
+}
+
+/// That the root is this instance, which is one backend's alone.
+fn claims(root: &Folder, instance: &InstanceId) -> Finding {
+    let shown = root.path().display();
+    let finding = Finding::ok(format!("root {shown} is instance {instance}"));
+    let copied = Finding::error(
+        format!("instance {instance} has more than one root: one was copied with its marker"),
+        "serve one of the copies alone: by their ids its volumes cannot be told from the other's",
+    );
+    let finding = finding.claiming(format!("instance {instance}"), copied);
+    let Ok(stat) = rustix::fs::fstat(root) else { return finding };
+    let shared =
+        Finding::error(format!("root {shown} has more than one backend"), "give each backend a root of its own");
+    finding.claiming(format!("root {} {}", stat.st_dev, stat.st_ino), shared)
 }
 
 /// Text that no other process of ours has: 64 random bits.

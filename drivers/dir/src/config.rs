@@ -37,8 +37,9 @@ impl TryFrom<String> for Permissions {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
+        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
         match u32::from_str_radix(&text, 8) {
-            Ok(bits) if (3..=4).contains(&text.len()) && bits <= 0o3777 => Ok(Self(bits)),
+            Ok(bits) if digits && bits <= 0o3777 => Ok(Self(bits)),
             _ => Err(Error::invalid(format!("mode {text:?} is not 3 or 4 octal digits in quotes, as in \"0777\""))),
         }
     }

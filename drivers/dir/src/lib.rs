@@ -6,6 +6,7 @@
 mod config;
 mod quota;
 mod store;
+mod unlimited;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,13 +70,17 @@ impl Driver for Dir {
         let quota = self.quota()?;
         let root = Root::open(&self.root, Self::NAME)?;
         // For its owner alone: what lies below is reached by the mounts that the host makes.
-        let data = root.folder().folder_or_make(VOLUMES, 0o700).map_err(root.folder().failed("open", VOLUMES))?;
+        let records = root.records()?;
+        let data = root.data(VOLUMES, &records)?;
         let quota = match quota {
-            Quota::Project => Some(ProjectQuota::new(&data, self.project_ids)?),
+            Quota::Project => {
+                let quota = ProjectQuota::new(&data, self.project_ids)?;
+                unlimited::warn(self.root.clone())?;
+                Some(quota)
+            }
             Quota::None => None,
         };
         let instance = root.instance().clone();
-        let records = root.records()?;
         let store = Arc::new(Store { records, data, quota, mode: self.mode.bits(), root });
         store.sweep()?;
         Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
@@ -88,14 +93,17 @@ impl Driver for Dir {
 
     fn check(&self, _: &Opening) -> Vec<Finding> {
         let mut findings = Root::check(&self.root, Self::NAME);
-        findings.push(match self.quota() {
-            Ok(Quota::Project) => quota::check(&self.root),
-            Ok(Quota::None) => Finding::warning(
+        match self.quota() {
+            Ok(Quota::Project) => {
+                findings.push(Root::promises_room(&self.root, quota::check(&self.root)));
+                findings.extend(unlimited::check(&self.root));
+            }
+            Ok(Quota::None) => findings.push(Finding::warning(
                 format!("root {} has no quota: any volume can fill the disk", self.root.display()),
                 format!("for `quota: project`, {}", quota::HOW_TO_ENABLE),
-            ),
-            Err(error) => Finding::error(error.report(), "set `quota` to `project` or `none`"),
-        });
+            )),
+            Err(error) => findings.push(Finding::error(error.report(), "set `quota` to `project` or `none`")),
+        }
         findings
     }
 }

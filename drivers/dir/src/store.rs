@@ -27,7 +27,7 @@ pub(crate) struct Store {
 pub(crate) struct Extra {
     /// The project whose quota is the volume's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    project: Option<u32>,
+    pub(crate) project: Option<u32>,
 }
 
 impl Volumes for Store {
@@ -40,7 +40,7 @@ impl Volumes for Store {
     }
 
     fn total(&self, _: &Context) -> Result<Option<Total>> {
-        self.records.total().map(Some)
+        Ok(self.records.total())
     }
 
     fn probe(&self, _: &Context) -> Result<()> {
@@ -54,12 +54,10 @@ impl Create for Store {
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
         let _room = self.reserve(size, ErrorKind::ResourceExhausted)?;
         let volume = request.volume(size)?;
+        // The folder before the record: a durable record promises that there is a folder.
         let folder = self.make_empty(key)?;
-        let made = self.limit(&folder, size).and_then(|extra| {
-            // The folder before the record: a durable record promises that there is a folder.
-            self.data.sync().map_err(self.data.failed("sync", ""))?;
-            self.records.put(&Record { volume: volume.clone(), extra })
-        });
+        let made =
+            self.limit(&folder, size).and_then(|extra| self.records.put(&Record { volume: volume.clone(), extra }));
         if let Err(error) = made {
             if matches!(self.records.get(key), Ok(None)) {
                 // Where this fails too, the empty folder is found by the next attempt.
@@ -82,10 +80,7 @@ impl Create for Store {
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
-        match self.data.stat(volume.key.as_str()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-            found => found.map(|_| false).map_err(self.data.failed("look at", volume.key.as_str())),
-        }
+        self.data.contains(volume.key.as_str()).map(|found| !found)
     }
 }
 
@@ -197,20 +192,13 @@ impl Store {
         self.data.remove_folder(key.as_str())
     }
 
-    /// A new folder for this key. An empty one without a record is the remains of a create that was cut off.
+    /// A new folder for this key. What a create left that was cut off goes first, with its quota.
     fn make_empty(&self, key: &VolumeKey) -> Result<Folder> {
-        let make = || self.data.make_folder(key.as_str(), self.mode);
-        let made = match make() {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.remove_empty(key).and_then(|()| make()),
-            made => made,
-        };
-        made.map_err(|error| match error.kind() {
-            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => Error::precondition(format!(
-                "{} has data and no record, so it is nobody's volume: restore the record, or move it away",
-                self.data.path().join(key.as_str()).display()
-            )),
-            _ => self.data.failed("create", key.as_str())(error),
-        })
+        if self.quota.is_some() {
+            // What has data in it stays, and is refused.
+            let _ = self.remove_empty(key);
+        }
+        self.data.make_empty(key.as_str(), self.mode)
     }
 
     fn limit(&self, folder: &Folder, size: Bytes) -> Result<Extra> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dunnage_driver_api::root::{Folder, Root};
-use dunnage_driver_api::{Bytes, Finding, FsType, Result, Tool};
+use dunnage_driver_api::{Bytes, Finding, FsType, Result};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::config::Image;
@@ -36,14 +36,13 @@ fn loop_driver() -> Finding {
 }
 
 fn mkfs(fs_type: FsType) -> Finding {
-    let (program, package) = match fs_type {
-        FsType::Ext4 => ("mkfs.ext4", "e2fsprogs"),
-        FsType::Xfs => ("mkfs.xfs", "xfsprogs"),
-        FsType::Btrfs => ("mkfs.btrfs", "btrfs-progs"),
-    };
-    match (Tool { program, package }).find() {
+    let tool = fs_type.mkfs();
+    match tool.find() {
         Some(path) => Finding::ok(format!("new volumes are formatted by {}", path.display())),
-        None => Finding::error(format!("{program} is not installed"), format!("install the package {package}")),
+        None => Finding::error(
+            format!("{} is not installed", tool.program),
+            format!("install the package {}", tool.package),
+        ),
     }
 }
 
@@ -66,7 +65,7 @@ fn direct_io(config: &Image) -> Option<Finding> {
 /// Compares what is promised with what the disk can hold, by the images' lengths.
 fn promises(config: &Image) -> Option<Finding> {
     let measured = measure(config)?;
-    Some(match measured {
+    let finding = match measured {
         Err(error) => Finding::error(error.report(), "see the kernel log"),
         Ok(Measured { total, for_images, lengths }) => {
             let limit = config.overcommit.times(for_images);
@@ -85,7 +84,8 @@ fn promises(config: &Image) -> Option<Finding> {
                 Finding::ok(text)
             }
         }
-    })
+    };
+    Some(Root::promises_room(&config.root, finding))
 }
 
 /// `None` where there are no images yet, or no root, which is said elsewhere.

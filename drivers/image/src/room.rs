@@ -13,6 +13,9 @@ use crate::size::UNIT;
 
 /// How long a measurement is good for. What images write does not change it, only what others write to the disk.
 const GOOD_FOR: Duration = Duration::from_secs(10);
+/// How old it may be for a refusal: others may have freed what was measured as theirs. Not less, since refused calls come
+/// in crowds, and to measure is to look at every image.
+const GOOD_TO_REFUSE: Duration = Duration::from_secs(1);
 
 /// What images and others share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +84,8 @@ impl Room {
             ));
         }
         match records.reserve(bytes, fits(measured)) {
-            // Others may have freed what was measured as theirs.
             Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
-                records.reserve(bytes, fits(self.measured(images, Duration::ZERO)?))
+                records.reserve(bytes, fits(self.measured(images, GOOD_TO_REFUSE)?))
             }
             reserved => reserved,
         }
@@ -100,14 +102,20 @@ impl Room {
     }
 
     fn measured(&self, images: &Folder, good_for: Duration) -> Result<Measured> {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, measured)) = last
+        self.measured_by(good_for, || measure(images))
+    }
+
+    /// The last measurement, where it is good still, or a new one. One caller measures while the others wait for it.
+    fn measured_by(&self, good_for: Duration, measure: impl FnOnce() -> Result<Measured>) -> Result<Measured> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, measured)) = *last
             && when.elapsed() < good_for
         {
             return Ok(measured);
         }
-        let measured = measure(images)?;
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), measured));
+        let measured = measure()?;
+        // It counts from its end: else one that took long would be old already for those who waited.
+        *last = Some((Instant::now(), measured));
         Ok(measured)
     }
 }
@@ -124,4 +132,34 @@ fn check(promised: Bytes, more: Bytes, limit: u64) -> Result<()> {
             Bytes::new(limit)
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_crowd_measures_once() {
+        let (room, looks, crowd) = (Room::new(Overcommit::default()), AtomicUsize::new(0), Barrier::new(16));
+        let measure = || {
+            looks.fetch_add(1, Ordering::Relaxed);
+            // Long enough for the others to come.
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(Measured { total: 3, for_images: 2, lengths: 1 })
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    crowd.wait();
+                    room.measured_by(Duration::from_secs(3600), measure).unwrap()
+                });
+            }
+        });
+        assert_eq!(looks.load(Ordering::Relaxed), 1);
+        room.measured_by(Duration::ZERO, measure).unwrap();
+        assert_eq!(looks.load(Ordering::Relaxed), 2, "one that is too old is not used");
+    }
 }

@@ -53,19 +53,7 @@ impl Store {
         config.check_keys()?;
         let root = Root::open(&config.root, driver)?;
         let records = root.records()?;
-        let images = match root.folder().folder(IMAGES) {
-            Err(error) if error.kind() == NotFound && records.page(None, 1)?.is_empty() => {
-                root.folder().folder_or_make(IMAGES, 0o700)
-            }
-            opened => opened,
-        };
-        let images = images.map_err(|error| match error.kind() {
-            NotFound => Error::precondition(format!(
-                "{} is missing, and there are volumes whose images were in it: restore it from a backup",
-                root.folder().path().join(IMAGES).display()
-            )),
-            _ => root.folder().failed("open", IMAGES)(error),
-        })?;
+        let images = root.data(IMAGES, &records)?;
         let room = Room::new(config.overcommit);
         let store = Self { config, root, images, records, room };
         store.sweep()?;
@@ -156,7 +144,7 @@ impl Volumes for Store {
     }
 
     fn total(&self, _: &Context) -> Result<Option<Total>> {
-        self.records.total().map(Some)
+        Ok(self.records.total())
     }
 
     fn probe(&self, _: &Context) -> Result<()> {
@@ -189,18 +177,15 @@ impl Create for Store {
                 // Into the trash while the lock is held: nobody can bind it any more.
                 self.root.trash().discard(&self.images, volume.key.as_str())?;
             }
-            // An attempt before this one was cut off here.
-            Err(error) if error.kind() == NotFound => {}
+            // An attempt before this one was cut off here, perhaps before the image was gone durably.
+            Err(error) if error.kind() == NotFound => self.root.trash().discard(&self.images, volume.key.as_str())?,
             Err(error) => return Err(self.images.failed("open the image", volume.key.as_str())(error)),
         }
         self.records.remove(&volume.key)
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
-        match self.images.stat(volume.key.as_str()) {
-            Err(error) if error.kind() == NotFound => Ok(true),
-            found => found.map(|_| false).map_err(self.images.failed("look at", volume.key.as_str())),
-        }
+        self.images.contains(volume.key.as_str()).map(|found| !found)
     }
 }
 

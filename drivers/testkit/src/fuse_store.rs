@@ -45,6 +45,8 @@ struct State {
     tree: Tree,
     silent: bool,
     bad: Option<BadSectors>,
+    /// Whether fsync of a folder fails.
+    unsynced: bool,
     /// What came while it was silent, to be answered when it speaks again.
     held: Vec<Request>,
 }
@@ -109,6 +111,12 @@ impl FuseStore {
     /// From now on reads of these bytes, and of no others, are I/O errors.
     pub fn fail_reads(&self, bad: impl Into<Option<BadSectors>>) {
         self.server.lock().bad = bad.into();
+    }
+
+    /// Whether every fsync of a folder is an I/O error from now on. The names that it was to make durable are there all the
+    /// same, as they are on a disk whose write failed.
+    pub fn fail_folder_syncs(&self, fail: bool) {
+        self.server.lock().unsynced = fail;
     }
 
     /// How many requests hang.
@@ -200,7 +208,8 @@ impl Server {
 
 impl State {
     fn answer(&mut self, device: &File, request: &Request) {
-        let bad = self.bad.is_some_and(|bad| request.reads(bad.inode, bad.from));
+        let bad =
+            self.bad.is_some_and(|bad| request.reads(bad.inode, bad.from)) || self.unsynced && request.is_folder_sync();
         let answer = if bad { Err(Errno::IO) } else { request.run(&mut self.tree) };
         if let Some(bytes) = request.reply(answer) {
             // One whose caller was interrupted, or whose file system is unmounted, is wanted by nobody.
@@ -284,6 +293,19 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
         store.fail_reads(None);
         assert_eq!(fs::read(&file).unwrap(), [1; 100_000]);
+    }
+
+    #[test]
+    fn a_sync_of_a_folder_that_fails_keeps_the_names_in_it() {
+        let Some((folder, store)) = store("a_sync_of_a_folder_that_fails_keeps_the_names_in_it") else { return };
+        let path = folder.path().join("file");
+        let sync = |path: &Path| rustix::fs::fsync(File::open(path).unwrap());
+        store.fail_folder_syncs(true);
+        fs::write(&path, "text").unwrap();
+        assert_eq!((sync(&path), sync(folder.path())), (Ok(()), Err(Errno::IO)));
+        assert_eq!(fs::read(&path).unwrap(), b"text");
+        store.fail_folder_syncs(false);
+        sync(folder.path()).unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -50,6 +50,12 @@ impl Words {
         }
         Ok(ended.unwrap_or(spoken))
     }
+
+    /// Takes in what is there already, at the latest until `until`: there may always be more.
+    pub(super) fn take_rest(&mut self, until: Instant) -> io::Result<()> {
+        while Instant::now() < until && self.wait(None, Duration::ZERO)? {}
+        Ok(())
+    }
 }
 
 impl Pipe {
@@ -64,5 +70,22 @@ impl Pipe {
             Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             _ => self.file = None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_never_runs_dry_is_not_read_for_ever() {
+        let (send, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let endless = Pipe { file: Some(File::open("/dev/zero").unwrap()), bytes: Vec::new() };
+            let mut words = Words([endless, Pipe::default()]);
+            words.take_rest(Instant::now() + Duration::from_millis(20)).unwrap();
+            send.send(words.0[0].bytes.len()).unwrap();
+        });
+        assert!(answer.recv_timeout(Duration::from_secs(60)).expect("it is read for ever") > 0);
     }
 }

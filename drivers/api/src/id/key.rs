@@ -10,8 +10,12 @@ use crate::error::{Error, Result};
 use crate::text::Quoted;
 
 /// What a volume is found by in its instance: made from the name in CreateVolume alone, so that a repeated call finds
-/// the first attempt. It is safe as the name of a file, an LVM volume, a dataset: 1 to 52 characters of `a-z`, `0-9`,
-/// `_`, `-`, `.`, the first a letter or a digit, and one `+` before the digest where the name itself did not fit.
+/// the first attempt: 1 to 52 characters of `a-z`, `0-9`, `_`, `-`, `.`, the first a letter or a digit, and one `+` before
+/// the digest where the name itself did not fit.
+///
+/// It is safe as the name of a file on Linux and as a segment of a URL's path. Other stores have names of their own that
+/// are taken or not allowed (LVM refuses `snapshot` and `pvmove0`, a ZFS dataset and a Kubernetes label have no `+`): a
+/// driver for such a store maps the key to a name of its store, one to one, or keeps the name beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VolumeKey(Box<str>);

@@ -93,18 +93,18 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Opens a folder, or makes it durably where there is none.
+    /// Opens a folder, or makes it where there is none. Durable either way: one that is there may have been made by a
+    /// process that was killed before it could sync.
     ///
     /// # Errors
     /// As openat2(2), mkdirat(2) and fsync(2).
     pub fn folder_or_make(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
-        match self.make_folder(name.as_ref(), mode) {
+        let folder = match self.make_folder(name.as_ref(), mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.folder(name),
-            made => {
-                self.sync()?;
-                made
-            }
-        }
+            made => made,
+        };
+        self.sync()?;
+        folder
     }
 
     /// Renames an entry into `to` (which may be this folder), over a file that is there; not yet durable.
@@ -212,7 +212,7 @@ impl Folder {
     pub fn sizes(&self) -> io::Result<Sizes> {
         let fs = rustix::fs::fstatvfs(&self.fd)?;
         Ok(Sizes {
-            total: Bytes::new((fs.f_blocks - (fs.f_bfree - fs.f_bavail)).saturating_mul(fs.f_frsize)),
+            total: Bytes::new(usable(fs.f_blocks, fs.f_bfree, fs.f_bavail).saturating_mul(fs.f_frsize)),
             available: Bytes::new(fs.f_bavail.saturating_mul(fs.f_frsize)),
             read_only: fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
         })
@@ -229,6 +229,12 @@ impl AsFd for Folder {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// What an ordinary user could ever fill: all blocks but those kept for root. A file system may say anything, also that
+/// more is available than free.
+fn usable(blocks: u64, free: u64, available: u64) -> u64 {
+    blocks.saturating_sub(free.saturating_sub(available))
 }
 
 /// The name, if it is that of one entry: mkdirat, renameat and unlinkat have no RESOLVE_BENEATH to ask for.

@@ -69,6 +69,16 @@ impl Index {
         Ok(state)
     }
 
+    /// The state where it is filled as far as `wanted`. Never waits for that.
+    pub(super) fn known(&self, wanted: Ready) -> Option<MutexGuard<'_, State>> {
+        Some(self.lock()).filter(|state| state.ready >= wanted)
+    }
+
+    /// Whether somebody fills it now.
+    pub(super) fn is_loading(&self) -> bool {
+        self.lock().loading
+    }
+
     /// Takes the names that the folder has.
     pub(super) fn names(&self, names: Vec<VolumeKey>) {
         let mut state = self.lock();

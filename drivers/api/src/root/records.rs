@@ -4,7 +4,7 @@
 //! moment of a power cut there is the old record, or the new one, or none. It is the commit point of a volume: what
 //! lies in the root without one is not a volume. A file of a cut-off write has a name that no key can have; the next
 //! start removes it. What a killed process renamed but did not sync is synced when the root is opened, before any
-//! answer can rest on it.
+//! answer can rest on it; and where a sync failed nothing is answered until another one has succeeded.
 
 use std::io;
 use std::marker::PhantomData;
@@ -18,6 +18,7 @@ use super::folder::Folder;
 use super::index::{Index, Ready};
 use super::kept::Kept;
 use super::record::{LARGEST, Record, decode, encode};
+use super::syncs::Syncs;
 use super::{Lock, nonce};
 use crate::capacity::Bytes;
 use crate::error::{Error, Result};
@@ -34,6 +35,7 @@ pub struct Records<E> {
 
 struct Inner {
     folder: Folder,
+    syncs: Syncs,
     index: Index,
     /// Tells this process's unfinished files from those of one that was killed.
     temporary: String,
@@ -66,31 +68,23 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         folder.sync().map_err(folder.failed("sync", ""))?;
         let inner = Arc::new(Inner {
             folder,
+            syncs: Syncs::default(),
             index: Index::default(),
             temporary: format!(".{}.", nonce()?),
             stop: AtomicBool::new(false),
             _lock: lock,
         });
-        let filler = inner.clone();
-        std::thread::Builder::new()
-            .name("records".into())
-            .spawn(move || {
-                // Whoever needs the index tries again, and is told.
-                if let Err(error) = filler.index.ready(Ready::Volumes, |from| filler.load(from)).map(drop)
-                    && !filler.stop.load(Ordering::Relaxed)
-                {
-                    tracing::warn!(error = error.report(), "cannot read the records of the volumes yet");
-                }
-            })
-            .map_err(|error| Error::io("cannot start the thread that reads the records", error))?;
+        inner.fill()?;
         Ok(Self { inner, extra: PhantomData })
     }
 
     /// The record of this key; `None` where there is none. Never waits for the index.
     ///
     /// # Errors
-    /// Where it cannot be read or is broken: it names the file. Only a missing file means that there is no volume.
+    /// Where it cannot be read or is broken: it names the file. Only a missing file means that there is no volume. Where
+    /// a record could not be made durable and still cannot.
     pub fn get(&self, key: &VolumeKey) -> Result<Option<Record<E>>> {
+        self.inner.settle()?;
         Ok(self.inner.read(key, &mut Vec::new())?.map(|(volume, extra)| Record { volume, extra }))
     }
 
@@ -102,11 +96,20 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         Ok(self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?.contains(key))
     }
 
+    /// Whether there is no record at all, not even one that cannot be read. Waits until the names are known.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?.after(None).next().is_none())
+    }
+
     /// Writes a record, over the one that is there; durable when it returns.
     ///
     /// # Errors
     /// Where it cannot be written: the one that was there is there still, or the new one is.
     pub fn put(&self, record: &Record<E>) -> Result<()> {
+        self.inner.settle()?;
         let (folder, key) = (&self.inner.folder, &record.volume.key);
         let text = encode(record)?;
         let temporary = format!("{}{key}", self.inner.temporary);
@@ -118,7 +121,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
             return Err(failed(error));
         }
         self.inner.index.put(&record.volume);
-        folder.sync().map_err(failed)
+        self.inner.syncs.sync(folder).map_err(failed)
     }
 
     /// Removes a record; durable when it returns. Succeeds where there is none.
@@ -126,13 +129,14 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// # Errors
     /// Where it cannot be removed.
     pub fn remove(&self, key: &VolumeKey) -> Result<()> {
+        self.inner.settle()?;
         let folder = &self.inner.folder;
         let failed = |error| folder.failed("remove the record", key.as_str())(error);
         match folder.unlink(key.as_str()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => self.inner.index.remove(key),
         }
-        folder.sync().map_err(failed)
+        self.inner.syncs.sync(folder).map_err(failed)
     }
 
     /// At most `limit` volumes in the order of their keys, beginning after `after`; fewer mean that there are no more.
@@ -181,12 +185,15 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         Ok(self.inner.index.ready(Ready::Volumes, |from| self.inner.load(from))?.promised())
     }
 
-    /// How many records there are and what they promise together. Waits until all records were read.
-    ///
-    /// # Errors
-    /// Where the folder cannot be read.
-    pub fn total(&self) -> Result<Total> {
-        Ok(self.inner.index.ready(Ready::Volumes, |from| self.inner.load(from))?.total())
+    /// How many records there are and what they promise together; `None` until all records were read, which goes on in
+    /// the background. Never waits for that.
+    pub fn total(&self) -> Option<Total> {
+        let total = self.inner.index.known(Ready::Volumes).map(|state| state.total());
+        if total.is_none() && !self.inner.index.is_loading() {
+            // It failed before. Where there is no thread now, the next call tries again.
+            let _ = self.inner.fill();
+        }
+        total
     }
 
     /// What is reserved for volumes that are being made or grown. Never waits for the index.
@@ -194,9 +201,9 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         self.inner.index.reserved()
     }
 
-    /// Speaks for `bytes` if `fits` allows it, which is told what is promised and reserved already. No two
-    /// reservations are weighed at once, so that together they never promise what each alone may. `fits` is called under a lock: it may look at the file system,
-    /// not at these records.
+    /// Speaks for `bytes` if `fits` allows it, which is told what is promised and reserved already. No two reservations
+    /// are weighed at once, so that together they never promise what each alone may. `fits` is called under a lock: it
+    /// may look at the file system, not at these records.
     ///
     /// # Errors
     /// Those of `fits`, and of [`promised`](Self::promised).
@@ -219,6 +226,25 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
 }
 
 impl Inner {
+    /// Begins to fill the index in the background.
+    fn fill(self: &Arc<Self>) -> Result<()> {
+        let filler = self.clone();
+        let fill = move || {
+            // Whoever needs the index tries again, and is told.
+            if let Err(error) = filler.index.ready(Ready::Volumes, |from| filler.load(from)).map(drop)
+                && !filler.stop.load(Ordering::Relaxed)
+            {
+                tracing::warn!(error = error.report(), "cannot read the records of the volumes yet");
+            }
+        };
+        let thread = std::thread::Builder::new().name("records".into()).spawn(fill);
+        thread.map(drop).map_err(|error| Error::io("cannot start the thread that reads the records", error))
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.syncs.settle(&self.folder).map_err(self.folder.failed("make durable what is in", ""))
+    }
+
     fn read<E: DeserializeOwned>(&self, key: &VolumeKey, buffer: &mut Vec<u8>) -> Result<Option<(Volume, E)>> {
         match self.folder.read(key.as_str(), buffer, LARGEST) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

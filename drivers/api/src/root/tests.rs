@@ -143,3 +143,55 @@ fn check_says_what_is_wrong_and_how_to_mend_it() {
         assert!(worst.severity == Severity::Error && !worst.remedy.is_empty(), "{worst:?}");
     }
 }
+
+/// The things that two findings claim both.
+fn claimed_by_both(one: &[Finding], other: &[Finding]) -> Vec<String> {
+    let claims = |findings: &[Finding]| findings.iter().flat_map(|finding| finding.claims.clone()).collect::<Vec<_>>();
+    let other = claims(other);
+    claims(one)
+        .into_iter()
+        .map(|claim| claim.thing)
+        .filter(|thing| other.iter().any(|one| one.thing == *thing))
+        .collect()
+}
+
+#[test]
+fn one_root_a_copy_of_it_and_a_neighbour_claim_the_same_things() {
+    let (_temp, path, instance) = marked();
+    let (_other, neighbour, _) = marked();
+    let copy = tempfile::tempdir().unwrap();
+    fs::create_dir(copy.path().join(".dunnage")).unwrap();
+    fs::copy(path.join(".dunnage/instance.json"), copy.path().join(".dunnage/instance.json")).unwrap();
+    let alias = copy.path().join("alias");
+    symlink(&path, &alias).unwrap();
+    let check = |path: &Path| Root::check(path, "dir");
+    assert_eq!(claimed_by_both(&check(&path), &check(copy.path())), [format!("instance {instance}")]);
+    assert_eq!(claimed_by_both(&check(&path), &check(&alias)).len(), 2, "the root and its instance");
+    assert_eq!(claimed_by_both(&check(&path), &check(&neighbour)), [""; 0]);
+    let promise = |path: &Path| [Root::promises_room(path, Finding::ok("it has room"))];
+    assert_eq!(claimed_by_both(&promise(&path), &promise(&neighbour)).len(), 1);
+    assert_eq!(claimed_by_both(&promise(&path), &promise(Path::new("/proc"))).len(), 0);
+}
+
+#[test]
+fn the_records_of_a_root_that_is_served_can_be_read_beside() {
+    let (_temp, path, _) = marked();
+    let root = Root::open(&path, "dir").unwrap();
+    let request = crate::CreateVolume::new(
+        "pvc-1",
+        crate::CapacityRange::default(),
+        Vec::new(),
+        crate::Parameters::default(),
+        crate::Fingerprint::of(&std::collections::BTreeMap::new()),
+    );
+    let record = Record { volume: request.volume(crate::Bytes::new(7)).unwrap(), extra: 9_u32 };
+    root.records().unwrap().put(&record).unwrap();
+    for (name, text) in [("broken", "{"), (".unfinished", "{"), ("No-Key", "{}")] {
+        fs::write(path.join(".dunnage/volumes").join(name), text).unwrap();
+    }
+    let mut found = Vec::new();
+    Root::read_records(&path, |record: Record<u32>| found.push(record)).unwrap();
+    assert_eq!(found, [record]);
+    fs::remove_dir_all(path.join(".dunnage/volumes")).unwrap();
+    assert!(Root::read_records(&path, |_: Record<u32>| {}).is_err());
+}

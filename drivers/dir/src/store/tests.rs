@@ -288,6 +288,7 @@ fn the_configuration_says_what_it_misses() {
         (json!({"mode": "0999"}), "octal"),
         (json!({"mode": "77"}), "octal"),
         (json!({"mode": "7777"}), "octal"),
+        (json!({"mode": "+777"}), "octal"),
         (json!({"colour": "red"}), "unknown field `colour`"),
         (json!({"project_ids": {"first": 0, "last": 5}}), "is no range"),
         (json!({"project_ids": {"first": 9, "last": 5}}), "is no range"),
@@ -307,6 +308,34 @@ fn the_configuration_says_what_it_misses() {
     assert_eq!(unsaid.check(&opening()).last().unwrap().severity, Severity::Error);
     let schema = serde_json::to_value(schemars::schema_for!(Dir)).unwrap();
     assert_eq!(schema["required"], json!(["root", "quota"]));
+}
+
+#[test]
+fn a_lost_folder_of_data_is_not_made_anew_where_there_is_any_record() {
+    let mut rig = Rig::new();
+    rig.create("pvc-1").unwrap();
+    rig.backend = None;
+    fs::write(rig.temp.path().join(".dunnage/volumes/pvc-1"), "broken").unwrap();
+    fs::rename(rig.temp.path().join("volumes"), rig.temp.path().join("elsewhere")).unwrap();
+    let error = dir(rig.temp.path(), json!({})).open(&opening()).err().expect("it is refused");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert!(error.to_string().contains("volumes is missing"), "{error}");
+    assert!(!rig.temp.path().join("volumes").exists());
+}
+
+#[test]
+fn check_counts_the_volumes_that_were_made_without_a_quota() {
+    let rig = Rig::new();
+    let count = |quota| {
+        let findings = dir(rig.temp.path(), json!({"quota": quota})).check(&opening());
+        findings.into_iter().find(|finding| finding.text.contains("no quota in root"))
+    };
+    assert_eq!(count("project"), None);
+    rig.create("pvc-1").unwrap();
+    rig.create("pvc-2").unwrap();
+    let finding = count("project").unwrap();
+    assert!(finding.severity == Severity::Warning && finding.text.starts_with("2 volumes have"), "{finding:?}");
+    assert_eq!(count("none"), None);
 }
 
 #[test]

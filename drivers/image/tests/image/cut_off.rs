@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Mutex;
 
 use dunnage_driver_api::{Driver, ErrorKind, ReleaseRecord};
+use dunnage_testkit::FuseStore;
 
 use crate::support::{Calls, MIB, Root, device_of, is_root, opening, size_of, until};
 
@@ -47,6 +48,29 @@ fn a_delete_cut_off_before_its_record_went_is_finished_by_the_next() {
     root.delete(&volume).unwrap();
     assert!(root.find("a").is_none());
     root.delete(&volume).unwrap();
+}
+
+#[test]
+fn a_record_stays_until_its_image_is_gone_durably() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = FuseStore::mount(folder.path()).unwrap();
+    let driver = serde_json::json!({ "root": folder.path() });
+    let driver: dunnage_driver_image::Image = serde_json::from_value(driver).unwrap();
+    driver.init(&opening()).unwrap();
+    let root = Calls(driver.open(&opening()).unwrap());
+    let volume = root.create("a", MIB).unwrap();
+    store.fail_folder_syncs(true);
+    for _ in 0..2 {
+        root.delete(&volume).unwrap_err();
+        assert!(!folder.path().join("images/a").exists(), "the test does not test");
+        assert_eq!(root.find("a").as_ref(), Some(&volume));
+    }
+    store.fail_folder_syncs(false);
+    root.delete(&volume).unwrap();
+    assert!(root.find("a").is_none());
 }
 
 #[test]

@@ -80,6 +80,10 @@ impl Request {
         self.header(4)
     }
 
+    pub(super) fn is_folder_sync(&self) -> bool {
+        self.opcode() == FSYNCDIR
+    }
+
     pub(super) fn wants_an_answer(&self) -> bool {
         !matches!(self.opcode(), FORGET | BATCH_FORGET | INTERRUPT)
     }

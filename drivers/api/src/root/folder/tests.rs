@@ -116,3 +116,8 @@ proptest! {
         prop_assert_eq!(left, ["inside", "outside"]);
     }
 }
+
+#[test]
+fn a_file_system_that_tells_nonsense_has_some_size() {
+    assert_eq!((usable(10, 3, 1), usable(10, 3, 5), usable(1, 9, 2)), (8, 10, 0));
+}

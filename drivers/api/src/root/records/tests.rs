@@ -49,6 +49,18 @@ fn store(path: &Path, record: &Record<Extra>) {
     fs::write(path.join(record.volume.key.as_str()), encode(record).unwrap()).unwrap();
 }
 
+/// The records without the thread in the background, which reads them sooner or later.
+fn unfilled(root: &Root) -> Inner {
+    Inner {
+        folder: root.meta.folder(crate::root::RECORDS).unwrap(),
+        syncs: Syncs::default(),
+        index: Index::default(),
+        temporary: ".x.".into(),
+        stop: AtomicBool::new(false),
+        _lock: root.lock.clone(),
+    }
+}
+
 fn names(page: &[Volume]) -> Vec<&str> {
     page.iter().map(|volume| volume.name.as_str()).collect()
 }
@@ -253,16 +265,68 @@ fn twenty_thousand_are_listed_once_each_while_others_come_and_go() {
 #[test]
 fn who_needs_the_names_alone_does_not_read_the_records() {
     let (_temp, root, _) = root(&["a", "b"]);
-    let folder = root.meta.folder(crate::root::RECORDS).unwrap();
-    // Without the thread in the background, which reads them sooner or later.
-    let inner = Inner {
-        folder,
-        index: Index::default(),
-        temporary: ".x.".into(),
-        stop: AtomicBool::new(false),
-        _lock: root.lock.clone(),
-    };
+    let inner = unfilled(&root);
     drop(inner.index.ready(Ready::Names, |from| inner.load(from)).unwrap());
     assert_eq!(inner.index.unread(None, 10), [key("a"), key("b")]);
     assert_eq!(inner.index.ready(Ready::Volumes, |from| inner.load(from)).unwrap().promised(), Bytes::new(20));
+}
+
+#[test]
+fn the_total_is_unknown_until_all_was_read_and_is_not_waited_for() {
+    let (_temp, root, _) = root(&["a", "b"]);
+    let records = Records::<Extra> { inner: Arc::new(unfilled(&root)), extra: PhantomData };
+    let (begun, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        let filler = scope.spawn(|| {
+            let fail = |_| {
+                begun.wait();
+                go.wait();
+                Err(Error::internal("the disk failed"))
+            };
+            records.inner.index.ready(Ready::Volumes, fail).map(drop)
+        });
+        begun.wait();
+        assert_eq!(records.total(), None);
+        go.wait();
+        filler.join().unwrap().unwrap_err();
+    });
+    // One that failed is begun again.
+    let late = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let total = loop {
+        if let Some(total) = records.total() {
+            break total;
+        }
+        assert!(std::time::Instant::now() < late, "nobody reads the records");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    };
+    assert_eq!(total, Total { volumes: 2, capacity: Bytes::new(20) });
+}
+
+#[test]
+fn what_could_not_be_synced_is_not_answered_until_it_is_durable() {
+    if !dunnage_testkit::needs_root("what_could_not_be_synced_is_not_answered_until_it_is_durable") {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let store = dunnage_testkit::FuseStore::mount(temp.path()).unwrap();
+    Root::init(temp.path(), "dir").unwrap();
+    let root = Root::open(temp.path(), "dir").unwrap();
+    let records = root.records::<Extra>().unwrap();
+    let one = record("a", 5);
+    store.fail_folder_syncs(true);
+    records.put(&one).unwrap_err();
+    assert!(temp.path().join(".dunnage/volumes/a").exists(), "the test does not test");
+    records.get(&one.volume.key).unwrap_err();
+    records.get(&key("b")).unwrap_err();
+    records.put(&record("b", 5)).unwrap_err();
+    records.remove(&one.volume.key).unwrap_err();
+    store.fail_folder_syncs(false);
+    assert_eq!(records.get(&one.volume.key).unwrap(), Some(one.clone()));
+    assert_eq!(records.get(&key("b")).unwrap(), None);
+    store.fail_folder_syncs(true);
+    assert_eq!(records.get(&one.volume.key).unwrap(), Some(one.clone()), "what is durable is read without a sync");
+    records.remove(&one.volume.key).unwrap_err();
+    records.get(&one.volume.key).unwrap_err();
+    store.fail_folder_syncs(false);
+    assert_eq!(records.get(&one.volume.key).unwrap(), None);
 }
