@@ -170,7 +170,7 @@ fn check_of_a_wrong_file_is_a_finding() {
     let (status, out, _) = node.run("check", &["--json"]);
     assert_eq!(status, Status::Failure);
     let sections: Value = serde_json::from_str(&out).unwrap();
-    finding(&sections, "configuration", "dunnage.yaml:8:1: unknown field `colour`, expected one of");
+    finding(&sections, "configuration", "dunnage.yaml:8:1: unknown key `colour`, expected one of");
 }
 
 #[test]

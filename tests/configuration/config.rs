@@ -169,7 +169,7 @@ fn a_file_is_named_in_its_errors() {
         std::fs::write(&file, text).unwrap();
         Config::load(&file, DRIVERS).err().unwrap().to_string()
     };
-    assert!(error(b"backends: 1").starts_with(&format!("{}:1:1: invalid type", file.display())));
+    assert!(error(b"backends: 1").starts_with(&format!("{}:1:1: 1 is not a list", file.display())));
     assert!(error(&[0xff]).contains("cannot read it"));
     assert!(error(&vec![b'#'; (1 << 20) + 1]).contains("larger than 1048576 bytes"));
     let missing = Config::load(&folder.path().join("none"), DRIVERS).err().unwrap().to_string();
