@@ -2,7 +2,7 @@
 
 use dunnage_driver_api::{Error, Result};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How the size of a volume is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -15,8 +15,8 @@ pub enum Quota {
 }
 
 /// The permissions of a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = "^[0-3]?[0-7]{3}$"))]
 pub struct Permissions(u32);
 
@@ -32,6 +32,12 @@ impl Default for Permissions {
     }
 }
 
+impl From<Permissions> for String {
+    fn from(permissions: Permissions) -> Self {
+        format!("{:04o}", permissions.0)
+    }
+}
+
 impl TryFrom<String> for Permissions {
     type Error = Error;
 
@@ -44,8 +50,8 @@ impl TryFrom<String> for Permissions {
 }
 
 /// A range of project ids, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "Range")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Range", into = "Range")]
 #[schemars(with = "Range")]
 pub struct ProjectIds {
     pub(crate) first: u32,
@@ -53,7 +59,7 @@ pub struct ProjectIds {
 }
 
 /// A range of project ids, both ends included.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Range {
     /// The least id; never 0, which is everybody's.
@@ -66,6 +72,12 @@ struct Range {
 impl Default for ProjectIds {
     fn default() -> Self {
         Self { first: 1_000_000_000, last: 1_999_999_999 }
+    }
+}
+
+impl From<ProjectIds> for Range {
+    fn from(ProjectIds { first, last }: ProjectIds) -> Self {
+        Self { first, last }
     }
 }
 
