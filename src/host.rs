@@ -28,7 +28,7 @@ use crate::telemetry::{Endpoint, Telemetry};
 use backend::{Keeping, Slot};
 use instances::Instances;
 pub use memory::Memory;
-pub use privileges::drop_privileges;
+pub use privileges::{drop_privileges, may_mount};
 pub use status::Status;
 
 /// How long the answers of what has ended may be on their way when the host stops.
