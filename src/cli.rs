@@ -9,11 +9,11 @@ mod config_file;
 mod demo;
 mod init;
 mod output;
+mod program;
 mod schema;
 mod serve;
 mod volumes;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -21,16 +21,15 @@ use dunnage_driver_api::DriverEntry;
 
 pub use config_file::ConfigFile;
 pub use output::{Cell, Output, Table};
+pub use program::Program;
 pub use serve::Serve;
 
 /// Turns any storage into CSI volumes.
 #[derive(Parser)]
 #[command(
-    name = "dunnage",
-    version,
     after_help = "RUST_LOG sets what is logged. The exit status is 0, 1 where something failed, 2 for wrong arguments."
 )]
-struct Program {
+struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -58,7 +57,7 @@ trait Run {
     ///
     /// # Errors
     /// What the program shows before it ends with [`Status::Failure`].
-    fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status>;
+    fn run(self, program: &Program, output: &mut Output) -> anyhow::Result<Status>;
 }
 
 macro_rules! commands {
@@ -69,9 +68,9 @@ macro_rules! commands {
         }
 
         impl Run for Command {
-            fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
+            fn run(self, program: &Program, output: &mut Output) -> anyhow::Result<Status> {
                 match self {
-                    $(Self::$command(command) => command.run(drivers, output)),+
+                    $(Self::$command(command) => command.run(program, output)),+
                 }
             }
         }
@@ -89,29 +88,8 @@ commands! {
     completions::Completions,
 }
 
-/// The whole program: reads the arguments, runs the command with these drivers, and gives its exit status. What a
-/// binary calls in its `main`.
+/// Dunnage with these drivers: reads the arguments, runs the command, and gives the exit status. What a binary calls in
+/// its `main`; one with a name of its own calls [`Program::main`].
 pub fn main(drivers: impl IntoIterator<Item = DriverEntry>) -> ExitCode {
-    let drivers: Vec<_> = drivers.into_iter().collect();
-    run(std::env::args_os(), &drivers, &mut Output::of_process()).into()
-}
-
-/// Runs a command line, of which the first item is the program's name, and writes to `output`.
-pub fn run(
-    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-    drivers: &[DriverEntry],
-    output: &mut Output,
-) -> Status {
-    match Program::try_parse_from(arguments) {
-        Ok(program) => program.command.run(drivers, output).unwrap_or_else(|error| output.failure(&error)),
-        Err(error) => {
-            let text = error.render();
-            let (written, status) = if error.use_stderr() {
-                (output.note(text.ansi()), Status::Usage)
-            } else {
-                (output.text(text.ansi()), Status::Success)
-            };
-            written.map_or(Status::Failure, |()| status)
-        }
-    }
+    Program::dunnage(drivers).main()
 }

@@ -100,12 +100,11 @@ impl Config {
     /// # Errors
     /// Where the file cannot be read or is wrong: with the file and the line.
     pub fn load(file: &Path, drivers: &[DriverEntry]) -> Result<Self, ConfigError> {
-        let failed = |error: std::io::Error| ConfigError::new(None, format!("cannot read it: {error}"));
         let read = || {
             let mut text = String::new();
             let length = std::fs::File::open(file)
                 .and_then(|open| open.take(MAX_FILE + 1).read_to_string(&mut text))
-                .map_err(failed)?;
+                .map_err(|error| ConfigError::unreadable(&error))?;
             if length as u64 > MAX_FILE {
                 return Err(ConfigError::new(None, format!("it is larger than {MAX_FILE} bytes")));
             }

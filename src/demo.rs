@@ -15,7 +15,7 @@ mod stories;
 mod volume_io;
 
 pub use namespaces::{Cannot, Footing, enter_namespaces};
-pub use place::{Place, Served};
+pub use place::{Place, SHOWN, Served};
 pub use render::{Human, Lines};
 pub use run::{Options, RunningHost, run};
 pub use show::{Event, Show};

@@ -31,7 +31,7 @@ use backend::{Keeping, Slot};
 pub use heap::keep_heap_small;
 use instances::Instances;
 pub use memory::Memory;
-pub use privileges::drop_privileges;
+pub use privileges::{drop_privileges, may_mount};
 pub use status::Status;
 
 /// How long the answers of what has ended may be on their way when the host stops.

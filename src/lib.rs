@@ -3,7 +3,7 @@
 //! The way of a request is `service` -> `wire` -> `operations` -> a backend's driver or the `mount` engine -> `wire` ->
 //! answer; each step is one place. ARCHITECTURE.md tells the invariants.
 
-pub use cli::main;
+pub use cli::{Program, main};
 pub use drivers::drivers;
 
 pub mod bench;

@@ -11,8 +11,7 @@ use crate::operations::{Failure, Refused};
 
 /// The RPCs that make something. CSI has RESOURCE_EXHAUSTED for them alone; and after a final error of theirs nobody asks
 /// for what an earlier attempt may have made.
-const MAKING: [&str; 4] =
-    ["CreateVolume", "ControllerPublishVolume", "CreateSnapshot", "CreateVolumeGroupSnapshot"];
+const MAKING: [&str; 4] = ["CreateVolume", "ControllerPublishVolume", "CreateSnapshot", "CreateVolumeGroupSnapshot"];
 /// The longest message, in bytes. gRPC carries it in a header, and a client refuses headers that are too large.
 const LONGEST: usize = 4 << 10;
 

@@ -36,7 +36,7 @@ pub async fn run(options: &Options, interrupt: &Interrupt, mut progress: impl Fn
     }
     for workers in &options.workers {
         if !interrupt.is_raised() {
-            progress(&format!("{} workers", workers));
+            progress(&format!("{workers} worker{}", if *workers == 1 { "" } else { "s" }));
             phases.extend(measure(options, &sides, *workers, interrupt).await);
         }
     }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use dunnage_driver_api::{Bytes, DriverEntry};
+use dunnage_driver_api::Bytes;
 
-use super::{Output, Run, Status};
+use super::{Output, Program, Run, Status};
 use crate::bench::{self, Mode, Options, Report};
 use crate::client::{Access, Endpoint, Interrupt};
 
@@ -91,7 +91,7 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 }
 
 impl Run for Bench {
-    fn run(self, _: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
+    fn run(self, _: &Program, output: &mut Output) -> anyhow::Result<Status> {
         let (json, svg) = (self.json, self.svg.clone());
         let options = self.options();
         let runtime = crate::host::runtime().context("cannot start the runtime")?;

@@ -1,9 +1,9 @@
 //! `dunnage check`
 
 use anstyle::{AnsiColor, Style};
-use dunnage_driver_api::{DriverEntry, Finding, Severity};
+use dunnage_driver_api::{Finding, Severity};
 
-use super::{Cell, ConfigFile, Output, Run, Status, Table};
+use super::{Cell, ConfigFile, Output, Program, Run, Status, Table};
 use crate::check::{Section, check};
 
 /// Look for everything that could go wrong on this node, and say how to mend it
@@ -20,11 +20,12 @@ pub(super) struct Check {
 }
 
 impl Run for Check {
-    fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
-        let sections = match self.config.load(drivers) {
-            Ok(config) => check(&config, drivers),
+    fn run(self, program: &Program, output: &mut Output) -> anyhow::Result<Status> {
+        let sections = match self.config.load(program.drivers()) {
+            Ok(config) => check(&config, program.drivers()),
             Err(error) => {
-                vec![Section::new("configuration", vec![Finding::error(error, "mend the file, then check again")])]
+                let remedy = error.remedy();
+                vec![Section::new("configuration", vec![Finding::error(error, remedy)])]
             }
         };
         if self.json {

@@ -1,8 +1,5 @@
 //! `dunnage completions`
 
-use clap::CommandFactory;
-use dunnage_driver_api::DriverEntry;
-
 use super::{Output, Program, Run, Status};
 
 /// Print the completions of a shell
@@ -14,9 +11,9 @@ pub(super) struct Completions {
 }
 
 impl Run for Completions {
-    fn run(self, _: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
+    fn run(self, program: &Program, output: &mut Output) -> anyhow::Result<Status> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Program::command(), "dunnage", &mut script);
+        clap_complete::generate(self.shell, &mut program.command(), program.name(), &mut script);
         output.text(String::from_utf8_lossy(&script))?;
         Ok(Status::Success)
     }

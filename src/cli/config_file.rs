@@ -1,6 +1,6 @@
 //! The argument that names the configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dunnage_driver_api::DriverEntry;
 
@@ -15,6 +15,11 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.config
+    }
+
     /// Reads it.
     ///
     /// # Errors

@@ -4,10 +4,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use dunnage_driver_api::{DriverEntry, Opening, System};
 
-use super::{Output, Run, Status};
+use super::{Output, Program, Run, Status};
 use crate::client::Interrupt;
 use crate::config::{Config, Environment};
 use crate::demo::{self, Human, Lines, RunningHost, Show};
@@ -31,7 +31,15 @@ pub(super) struct Demo {
 }
 
 impl Run for Demo {
-    fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
+    fn run(self, program: &Program, output: &mut Output) -> anyhow::Result<Status> {
+        let drivers = program.drivers();
+        let names: Vec<_> = drivers.iter().map(|driver| driver.name).collect();
+        ensure!(
+            names.iter().any(|name| demo::SHOWN.contains(name)),
+            "the demo shows the drivers {}, and this program has {}: try `bench` on a socket that it serves",
+            demo::SHOWN.join(" and "),
+            names.join(", ")
+        );
         // Before there is a second thread: the kernel refuses it to others.
         let footing = demo::enter_namespaces()?;
         let to = BufWriter::new(Through(output));
@@ -39,7 +47,7 @@ impl Run for Demo {
         let runtime = crate::host::runtime().context("cannot start the runtime")?;
         let done = runtime.block_on(async {
             let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
-            let options = demo::Options { footing, keep: self.keep };
+            let options = demo::Options { footing, keep: self.keep, drivers: names };
             let start = async |config: &Path| start(config, drivers).await.map_err(|error| format!("{error:#}"));
             demo::run(options, &interrupt, show.as_mut(), start).await.context("cannot make the folder of the demo")
         });

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use anstyle::AnsiColor;
 use anyhow::bail;
-use dunnage_driver_api::{BackendName, DriverEntry, Init as Done, InstanceId, Opening, System};
+use dunnage_driver_api::{BackendName, Init as Done, InstanceId, Opening, System};
 
-use super::{Cell, ConfigFile, Output, Run, Status, Table};
+use super::{Cell, ConfigFile, Output, Program, Run, Status, Table};
 use crate::config::{BackendConfig, Config};
 use crate::host::Memory;
 
@@ -24,8 +24,8 @@ pub(super) struct Init {
 }
 
 impl Run for Init {
-    fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
-        let config = self.config.load(drivers)?;
+    fn run(self, program: &Program, output: &mut Output) -> anyhow::Result<Status> {
+        let config = self.config.load(program.drivers())?;
         let memory = Memory::new(&config.state);
         let mut status = Status::Success;
         let mut table = Table::new(0);

@@ -1,16 +1,14 @@
 //! `dunnage schema`
 
-use dunnage_driver_api::DriverEntry;
-
-use super::{Output, Run, Status};
+use super::{Output, Program, Run, Status};
 
 /// Print the JSON Schema of the configuration file, with the keys of every driver
 #[derive(clap::Args)]
 pub(super) struct Schema {}
 
 impl Run for Schema {
-    fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
-        output.json(&crate::config::schema(drivers))?;
+    fn run(self, program: &Program, output: &mut Output) -> anyhow::Result<Status> {
+        output.json(&crate::config::schema(program.drivers()))?;
         Ok(Status::Success)
     }
 }

@@ -1,11 +1,10 @@
 //! `dunnage serve`
 
 use anyhow::Context;
-use dunnage_driver_api::DriverEntry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ConfigFile, Output, Run, Status};
-use crate::config::Config;
+use super::{ConfigFile, Output, Program, Run, Status};
+use crate::config::{Config, Mode};
 use crate::host::{self, Host};
 use crate::mount::{Audience, EngineOptions};
 use crate::telemetry::{self, Telemetry};
@@ -19,19 +18,35 @@ pub struct Serve {
 }
 
 impl Run for Serve {
-    fn run(self, drivers: &[DriverEntry], _: &mut Output) -> anyhow::Result<Status> {
-        let config = self.config.load(drivers)?;
+    fn run(self, program: &Program, _: &mut Output) -> anyhow::Result<Status> {
+        let config = self.config.load(program.drivers())?;
         telemetry::init(config.log)?;
-        let options = EngineOptions { audience: Audience::host() };
-        // These two before there is a second thread.
-        host::keep_heap_small();
-        host::drop_privileges()?;
-        let runtime = host::runtime().context("cannot start the runtime")?;
-        let served = runtime.block_on(serve(config, options));
-        // A call that hangs in the kernel must not keep the process.
-        runtime.shutdown_background();
-        served
+        let (version, node, file) = (program.version(), &config.node, self.config.path().display());
+        tracing::info!(version, %node, config = %file, "{} starts", program.name());
+        // What is wrong from now on is told as everything else that is logged.
+        run(config).or_else(|error| {
+            tracing::error!(error = format!("{error:#}"), "cannot serve");
+            Ok(Status::Failure)
+        })
     }
+}
+
+fn run(config: Config) -> anyhow::Result<Status> {
+    let options = EngineOptions { audience: Audience::host() };
+    // These two before there is a second thread.
+    host::keep_heap_small();
+    host::drop_privileges()?;
+    if config.mode != Mode::Controller && !host::may_mount() {
+        tracing::error!(
+            "this process may not mount: it has no CAP_SYS_ADMIN, and no volume can be used here; run it as root, in \
+             Kubernetes with `privileged: true`"
+        );
+    }
+    let runtime = host::runtime().context("cannot start the runtime")?;
+    let served = runtime.block_on(serve(config, options));
+    // A call that hangs in the kernel must not keep the process.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: Config, options: EngineOptions) -> anyhow::Result<Status> {

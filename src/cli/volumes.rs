@@ -1,13 +1,15 @@
 //! `dunnage volumes`
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use dunnage_driver_api::{Bytes, DriverEntry, VolumeId};
+use dunnage_driver_api::{Bytes, VolumeId};
 use serde::Serialize;
+use tokio::task::JoinSet;
 
-use super::{ConfigFile, Output, Run, Status, Table};
+use super::{ConfigFile, Output, Program, Run, Status, Table};
 use crate::client::{Endpoint, Plugin};
 use crate::config::{Config, PluginConfig};
 use crate::mount::{Engine, Uses};
@@ -26,6 +28,10 @@ pub(super) struct Volumes {
     /// Print JSON: one object for each volume, one a line
     #[arg(long)]
     json: bool,
+
+    /// Print the ids of the volumes too
+    #[arg(long, conflicts_with = "json")]
+    wide: bool,
 }
 
 /// One volume.
@@ -35,21 +41,21 @@ struct Row {
     volume_id: String,
     name: String,
     capacity_bytes: u64,
-    /// Unknown where the volume is not mounted on this node.
+    /// Unknown where the volume is not mounted on this node, and where its file system is not its own.
     used_bytes: Option<u64>,
     staged: Option<String>,
     published: Vec<String>,
 }
 
 impl Run for Volumes {
-    fn run(self, drivers: &[DriverEntry], output: &mut Output) -> anyhow::Result<Status> {
-        let config = self.config.load(drivers)?;
+    fn run(self, program: &Program, output: &mut Output) -> anyhow::Result<Status> {
+        let config = self.config.load(program.drivers())?;
         let uses = uses(&config)?;
         let runtime = crate::host::runtime().context("cannot start the runtime")?;
         let mut status = Status::Success;
         let mut rows = Vec::new();
-        for plugin in &config.plugins {
-            match runtime.block_on(list(plugin, &uses)) {
+        for (plugin, listed) in runtime.block_on(lists(&config, uses)) {
+            match listed {
                 Ok(listed) => rows.extend(listed),
                 Err(error) => {
                     output.note(format_args!("{}: {error:#}\n", plugin.csi_name))?;
@@ -60,7 +66,7 @@ impl Run for Volumes {
         if self.json {
             rows.iter().try_for_each(|row| output.line(serde_json::to_string(row)?).map_err(anyhow::Error::from))?;
         } else {
-            output.table(&table(&rows))?;
+            output.table(&table(&rows, self.wide))?;
         }
         Ok(status)
     }
@@ -70,6 +76,26 @@ impl Run for Volumes {
 fn uses(config: &Config) -> anyhow::Result<BTreeMap<VolumeId, Uses>> {
     let uses = Engine::uses_in(&config.state)?;
     Ok(uses.into_iter().map(|one| (one.volume.clone(), one)).collect())
+}
+
+/// What each plugin of this node says, in the order of the configuration. All are asked at once: one that does not answer
+/// is waited for no longer than that alone.
+async fn lists(config: &Config, uses: BTreeMap<VolumeId, Uses>) -> Vec<(PluginConfig, anyhow::Result<Vec<Row>>)> {
+    let uses = Arc::new(uses);
+    let here = |plugin: &&PluginConfig| {
+        plugin.backends.iter().filter_map(|index| config.backends.get(*index)).any(|one| one.is_on(&config.node))
+    };
+    let mut asked = JoinSet::new();
+    for (order, plugin) in config.plugins.iter().filter(here).cloned().enumerate() {
+        let uses = uses.clone();
+        asked.spawn(async move {
+            let listed = list(&plugin, &uses).await;
+            (order, plugin, listed)
+        });
+    }
+    let mut answers = asked.join_all().await;
+    answers.sort_by_key(|(order, ..)| *order);
+    answers.into_iter().map(|(_, plugin, listed)| (plugin, listed)).collect()
 }
 
 async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow::Result<Vec<Row>> {
@@ -87,7 +113,7 @@ async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow:
                 name: id.map(|id| id.key.to_string()).unwrap_or_default(),
                 capacity_bytes: volume.capacity_bytes.try_into().unwrap_or_default(),
                 used_bytes: match used {
-                    Some(used) => used_bytes(&client, &volume.volume_id, used).await,
+                    Some(used) => used_bytes(&client, &volume.volume_id, volume.capacity_bytes, used).await,
                     None => None,
                 },
                 staged: used.and_then(|used| used.staged.as_ref()).map(ToString::to_string),
@@ -104,16 +130,19 @@ async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow:
     }
 }
 
-/// What the volume's file system says is taken; unknown for raw block, or where it does not answer.
-async fn used_bytes(client: &Plugin, volume_id: &str, uses: &Uses) -> Option<u64> {
+/// What the volume's file system says is taken; unknown for raw block, where it does not answer, and where it is larger
+/// than the volume: a folder without a quota shares the file system of its disk.
+async fn used_bytes(client: &Plugin, volume_id: &str, capacity: i64, uses: &Uses) -> Option<u64> {
     let staging = uses.staged.as_ref().map(AsRef::as_ref);
     let path = uses.published.first().map(AsRef::as_ref).or(staging)?;
     let usage = client.node_get_volume_stats(volume_id, path, staging).await.ok()?;
-    usage.iter().find(|usage| usage.unit == 1).and_then(|usage| usage.used.try_into().ok()).filter(|used| *used > 0)
+    let bytes = usage.iter().find(|usage| usage.unit == 1 && usage.total <= capacity)?;
+    bytes.used.try_into().ok().filter(|used| *used > 0)
 }
 
-fn table(rows: &[Row]) -> Table {
-    let mut table = Table::with_head(["BACKEND", "VOLUME", "SIZE", "USED", "STAGED", "PUBLISHED"]);
+fn table(rows: &[Row], wide: bool) -> Table {
+    let mut table =
+        Table::with_head(["BACKEND", "VOLUME", "SIZE", "USED", "STAGED", "PUBLISHED", if wide { "ID" } else { "" }]);
     for row in rows {
         let dash = || "-".to_owned();
         table.row([
@@ -123,6 +152,7 @@ fn table(rows: &[Row]) -> Table {
             row.used_bytes.map_or_else(dash, |bytes| Bytes::new(bytes).to_string()).into(),
             row.staged.clone().unwrap_or_else(dash).into(),
             if row.published.is_empty() { dash() } else { row.published.join(" ") }.into(),
+            if wide { row.volume_id.as_str() } else { "" }.into(),
         ]);
     }
     table

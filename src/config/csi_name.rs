@@ -14,7 +14,7 @@ pub const DOMAIN: &str = "csi.dunnage.dev";
 /// names the folder of its socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("maxLength" = 63, "pattern" = "^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"))]
 pub struct CsiName(String);
 
 /// A text that is no CSI name.

@@ -18,11 +18,17 @@ pub struct ConfigError {
     file: Option<PathBuf>,
     place: Option<Place>,
     message: String,
+    unreadable: bool,
 }
 
 impl ConfigError {
     pub(super) fn new(place: Option<Place>, message: impl Into<String>) -> Self {
-        Self { file: None, place, message: message.into() }
+        Self { file: None, place, message: message.into(), unreadable: false }
+    }
+
+    /// The file itself cannot be had.
+    pub(super) fn unreadable(error: &std::io::Error) -> Self {
+        Self { unreadable: true, ..Self::new(None, format!("cannot read it: {error}")) }
     }
 
     /// The same error, of this file.
@@ -34,6 +40,15 @@ impl ConfigError {
     /// Where it is; `None` for what does not stand in the file, as an environment variable.
     pub fn place(&self) -> Option<Place> {
         self.place
+    }
+
+    /// What the admin can do.
+    pub fn remedy(&self) -> &'static str {
+        match (self.unreadable, self.place) {
+            (true, _) => "name a file with --config or DUNNAGE_CONFIG that is there, and run this as who may read it",
+            (false, Some(_)) => "mend that line, then check again",
+            (false, None) => "mend that, then check again",
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn resolve(
     environment: &Environment,
 ) -> Result<Config, ConfigError> {
     let at = |error: KeyError| ConfigError::new(Some(document.place(&error.pointer)), error.message);
-    let file: File = read_keys(&document.value()).map_err(|error| at(in_words(error)))?;
+    let file: File = read_keys(&document.value()).map_err(at)?;
     let backends = Backends::read(file.backends, drivers, document).map_err(at)?;
     let sockets = file.sockets.into_path();
     let plugins =
@@ -42,14 +42,6 @@ pub(super) fn resolve(
 
 fn wrong<T>(pointer: impl Into<String>, message: impl Into<String>) -> Result<T, KeyError> {
     Err(KeyError { pointer: pointer.into(), message: message.into() })
-}
-
-/// Adds the remedy to what serde says.
-fn in_words(mut error: KeyError) -> KeyError {
-    if error.message.ends_with("string") {
-        error.message.push_str(": put it in quotes");
-    }
-    error
 }
 
 /// The backends with what only plugins are made of.
@@ -95,9 +87,9 @@ fn backend(
     let host_keys = backend_keys();
     let own: Map<_, _> = host_keys.iter().filter_map(|key| keys.remove_entry(key)).collect();
     if !own.contains_key("driver") {
-        return wrong("", format!("missing field `driver`: {}", drivers_in_words(drivers)));
+        return wrong("", format!("missing key `driver`: {}", drivers_in_words(drivers)));
     }
-    let own: BackendKeys = read_keys(&Value::Object(own)).map_err(in_words)?;
+    let own: BackendKeys = read_keys(&Value::Object(own))?;
     let Some(driver) = drivers.iter().find(|driver| driver.name == own.driver) else {
         return wrong("/driver", format!("unknown driver {:?}: {}", own.driver, drivers_in_words(drivers)));
     };
@@ -108,9 +100,8 @@ fn backend(
         let (threads, total) = (own.workers.threads, own.workers.total);
         return wrong("/workers", format!("`total` {total} is below `threads` {threads}: make it at least as many"));
     }
-    let configured = (driver.configure)(&Value::Object(keys)).map_err(|error| {
-        let mut error = in_words(error);
-        if error.message.starts_with("unknown field") && error.pointer.matches('/').count() == 1 {
+    let configured = (driver.configure)(&Value::Object(keys)).map_err(|mut error| {
+        if error.message.starts_with("unknown key") && error.pointer.matches('/').count() == 1 {
             error.message.push_str(&format!("; or a key of every backend: `{}`", host_keys.join("`, `")));
         }
         error

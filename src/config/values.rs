@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// An absolute path without `..`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^/"))]
 pub(super) struct AbsolutePath(PathBuf);
 
 impl AbsolutePath {

@@ -12,6 +12,11 @@ use crate::demo::Footing;
 
 const MKFS: Tool = FsType::Ext4.mkfs();
 
+/// The drivers that it shows.
+pub const SHOWN: [&str; 2] = [DIR, IMAGE];
+const DIR: &str = "dir";
+const IMAGE: &str = "image";
+
 /// A backend of the demo, and the plugin in front of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
@@ -36,12 +41,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes the folder in the temporary folder of the environment, and the configuration in it: `dir` always, and
-    /// `image` where this machine lets it work.
+    /// Makes the folder in the temporary folder of the environment, and the configuration in it: `dir`, and `image` where
+    /// this machine lets it work, as far as they are among `drivers`.
     ///
     /// # Errors
     /// Where the folder cannot be made or written.
-    pub fn make(footing: Footing) -> io::Result<Self> {
+    pub fn make(footing: Footing, drivers: &[&str]) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("dunnage-demo-").tempdir()?;
         let backend = |name, driver, what| Served {
             name,
@@ -50,10 +55,20 @@ impl Place {
             root: folder.path().join(name),
             socket: folder.path().join(format!("sockets/{name}.csi.dunnage.dev/csi.sock")),
         };
-        let mut served = vec![backend("folders", "dir", "folders of a file system")];
-        let without = why_no_image(footing);
-        if without.is_none() {
-            served.push(backend("disks", "image", "files as disks"));
+        let (mut served, mut without) = (Vec::new(), None);
+        if drivers.contains(&DIR) {
+            served.push(backend("folders", DIR, "folders of a file system"));
+        }
+        if drivers.contains(&IMAGE) {
+            without = why_no_image(footing);
+            if without.is_none() {
+                served.push(backend("disks", IMAGE, "files as disks"));
+            }
+        }
+        if served.is_empty() {
+            return Err(io::Error::other(
+                without.unwrap_or_else(|| "none of the drivers that it shows is here".into()),
+            ));
         }
         for folder in served.iter().map(|backend| backend.root.as_path()).chain([&*folder.path().join("pods")]) {
             fs::create_dir(folder)?;
@@ -104,7 +119,7 @@ impl Place {
             .served
             .iter()
             .map(|backend| {
-                let quota = if backend.driver == "dir" { "\n    quota: none" } else { "" };
+                let quota = if backend.driver == DIR { "\n    quota: none" } else { "" };
                 let (name, driver, root) = (backend.name, backend.driver, backend.root.display());
                 format!("  - name: {name}\n    driver: {driver}\n    root: {root:?}{quota}\n", root = root.to_string())
             })

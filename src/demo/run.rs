@@ -15,12 +15,14 @@ use crate::demo::{Event, Footing, Place, Served, Show, left};
 const WAIT: Duration = Duration::from_secs(10);
 
 /// How a demo is run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// With what rights.
     pub footing: Footing,
     /// Whether the folder stays.
     pub keep: bool,
+    /// The drivers that the host has.
+    pub drivers: Vec<&'static str>,
 }
 
 /// A host that was started, and can be stopped.
@@ -41,7 +43,7 @@ pub async fn run<H: RunningHost>(
     show: &mut dyn Show,
     start: impl AsyncFnOnce(&Path) -> Result<H, String>,
 ) -> io::Result<bool> {
-    let mut place = Place::make(options.footing)?;
+    let mut place = Place::make(options.footing, &options.drivers)?;
     let mut script = Script::new(show);
     script.show(&Event::Start {
         version: env!("CARGO_PKG_VERSION").to_owned(),

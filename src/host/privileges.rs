@@ -18,6 +18,11 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::CHOWN);
 
+/// Whether this thread may mount.
+pub fn may_mount() -> bool {
+    capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
 /// Gives up every capability that storage does not need, and the way to get one back, for this thread and all that it
 /// starts. Called before there is another.
 ///

@@ -150,6 +150,16 @@ impl ServedBackend {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) with what would be possible.
     pub fn fits(&self, capabilities: &[VolumeCapability], parameters: &Parameters) -> Result<()> {
         capabilities.iter().try_for_each(|capability| self.supports(capability))?;
-        self.backend.parameters.check(parameters)
+        self.backend.parameters.check(parameters).map_err(|error| {
+            // What other plugins take: the same wish under a name that is not the orchestrator's.
+            let fs_type = parameters.pairs().keys().find(|name| name.eq_ignore_ascii_case("fstype"));
+            match fs_type {
+                Some(name) => Error::invalid(format!(
+                    "backend {} takes no class parameter {name:?}: the file system is csi.storage.k8s.io/fstype",
+                    self.name
+                )),
+                None => error.with("backend", &self.name),
+            }
+        })
     }
 }

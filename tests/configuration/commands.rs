@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use dunnage::cli::{self, Output, Status};
+use dunnage::Program;
+use dunnage::cli::{Output, Status};
+use dunnage_driver_api::{Backend, Driver, DriverEntry, Error, Finding, Init, Opening, Result};
 use serde_json::Value;
 
 use crate::stand_ins::DRIVERS;
@@ -33,9 +35,13 @@ impl Write for Page {
 
 /// Runs a command with the stand-ins for drivers: its status, its output and its error output.
 fn run(arguments: &[&str]) -> (Status, String, String) {
+    run_as(&Program::dunnage(DRIVERS.iter().copied()), arguments)
+}
+
+fn run_as(program: &Program, arguments: &[&str]) -> (Status, String, String) {
     let (out, err) = (Page::default(), Page::default());
-    let arguments = [&["dunnage"], arguments].concat();
-    let status = cli::run(arguments, DRIVERS, &mut Output::plain(out.clone(), err.clone()));
+    let arguments = [&[program.name()], arguments].concat();
+    let status = program.run(arguments, &mut Output::plain(out.clone(), err.clone()));
     (status, out.text(), err.text())
 }
 
@@ -222,7 +228,7 @@ fn check_of_a_wrong_file_is_a_finding() {
     let (status, out, _) = node.run("check", &["--json"]);
     assert_eq!(status, Status::Failure);
     let sections: Value = serde_json::from_str(&out).unwrap();
-    finding(&sections, "configuration", "dunnage.yaml:8:1: unknown field `colour`, expected one of");
+    finding(&sections, "configuration", "dunnage.yaml:8:1: unknown key `colour`, expected one of");
 }
 
 #[test]
@@ -267,6 +273,44 @@ fn the_program_tells_its_version() {
     let output = program().arg("--version").output().unwrap();
     assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stdout).unwrap(), concat!("dunnage ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn a_vendors_program_has_its_own_name_and_version() {
+    let vendor = Program::new("acme-csi", "7.1", DRIVERS.iter().copied());
+    let (status, out, _) = run_as(&vendor, &["--version"]);
+    assert_eq!(
+        (status, out),
+        (Status::Success, concat!("acme-csi 7.1 (dunnage ", env!("CARGO_PKG_VERSION"), ")\n").into())
+    );
+    let (_, help, _) = run_as(&vendor, &["check", "--help"]);
+    assert!(help.contains("Usage: acme-csi check"), "{help}");
+    let (_, completions, _) = run_as(&vendor, &["completions", "bash"]);
+    assert!(completions.contains("acme-csi") && !completions.contains("dunnage"), "{completions}");
+}
+
+#[test]
+fn the_demo_of_a_vendors_program_says_which_drivers_it_shows() {
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Own {}
+    impl Driver for Own {
+        const NAME: &'static str = "own";
+        fn init(&self, _: &Opening) -> Result<Init> {
+            Err(Error::precondition("there is nothing to mark"))
+        }
+        fn open(&self, _: &Opening) -> Result<Backend> {
+            Err(Error::precondition("there is nothing behind this driver"))
+        }
+        fn check(&self, _: &Opening) -> Vec<Finding> {
+            Vec::new()
+        }
+    }
+    let (status, out, err) = run_as(&Program::new("own-csi", "1", [DriverEntry::of::<Own>()]), &["demo"]);
+    assert_eq!((status, out.as_str()), (Status::Failure, ""));
+    assert_eq!(
+        err,
+        "error: the demo shows the drivers dir and image, and this program has own: try `bench` on a socket that it serves\n"
+    );
 }
 
 #[test]

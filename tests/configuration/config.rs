@@ -71,17 +71,65 @@ fn one_backend_is_enough() {
     assert!(config.backends[0].is_on(&"anywhere".parse().unwrap()));
 }
 
+#[cfg(all(feature = "dir", feature = "image"))]
 #[test]
 fn the_example_of_the_documentation_is_right_and_shows_every_key() {
-    let config = parse(EXAMPLE).unwrap();
-    let ephemeral = config.backends[0].ephemeral.as_ref().unwrap();
-    assert_eq!(ephemeral.max_size.get(), 1 << 30);
-    assert!(config.backends.iter().any(|backend| backend.nodes.is_some()));
-    let schema = dunnage::config::schema(DRIVERS);
-    let host_keys = schema["properties"].as_object().unwrap().keys();
-    let backend_keys = schema["$defs"]["backend.dir"]["properties"].as_object().unwrap().keys();
-    for key in host_keys.chain(backend_keys) {
-        assert!(EXAMPLE.contains(&format!("{key}:")), "{key} is not in the example");
+    Config::parse(EXAMPLE, &dunnage::drivers(), &environment()).unwrap();
+    let schema = dunnage::config::schema(&dunnage::drivers());
+    let keys = keys(&schema);
+    assert!(keys.len() > 30, "{keys:?}");
+    for (object, key) in keys {
+        let key_colon = format!("{key}:");
+        let written = |line: &str| {
+            let line = line.split('#').next().unwrap_or(line);
+            line.split([' ', '{', '[']).any(|word| word == key_colon)
+        };
+        assert!(EXAMPLE.lines().any(written), "{key} of {object} is not in the example");
+    }
+}
+
+/// Every key that the file can have, with the definition that it is in.
+fn keys(schema: &serde_json::Value) -> Vec<(String, String)> {
+    let definitions = schema["$defs"].as_object().unwrap();
+    std::iter::once(("the file", schema))
+        .chain(definitions.iter().map(|(name, definition)| (name.as_str(), definition)))
+        .filter_map(|(name, object)| Some((name, object["properties"].as_object()?)))
+        .flat_map(|(name, properties)| properties.keys().map(move |key| (name.to_owned(), key.clone())))
+        .collect()
+}
+
+#[cfg(all(feature = "dir", feature = "image"))]
+#[test]
+fn the_schema_tells_the_default_of_every_key_that_has_one() {
+    let schema = dunnage::config::schema(&dunnage::drivers());
+    let default = |backend: &str, key: &str| schema["$defs"][backend]["properties"][key]["default"].clone();
+    assert_eq!(default("backend.image", "allocation"), "sparse");
+    assert_eq!(default("backend.image", "overcommit"), 1.0);
+    assert_eq!(default("backend.image", "block_size"), 4096);
+    assert_eq!(default("backend.dir", "mode"), "0777");
+    assert_eq!(
+        default("backend.dir", "project_ids"),
+        serde_json::json!({"first": 1_000_000_000, "last": 1_999_999_999})
+    );
+}
+
+#[cfg(all(feature = "dir", feature = "image"))]
+#[test]
+fn what_no_later_try_mends_is_told_with_its_line() {
+    for (backend, key, said) in [
+        ("driver: dir, quota: none, root: srv/x", "root", "root \"srv/x\" is not an absolute path: begin it with /"),
+        ("driver: image, root: srv/x", "root", "root \"srv/x\" is not an absolute path"),
+        ("driver: dir, root: /srv/x", "{name", "missing key `quota`: say `quota: project`"),
+        (
+            "driver: image, root: /x, allocation: preallocated, overcommit: 2",
+            "overcommit",
+            "overcommit 2 with allocation preallocated",
+        ),
+    ] {
+        let text = format!("backends: [{{name: a, {backend}}}]");
+        let error = Config::parse(&text, &dunnage::drivers(), &environment()).err().unwrap().to_string();
+        let column = text.find(key).unwrap() + 1;
+        assert!(error.starts_with(&format!("line 1, column {column}: {said}")), "{error}");
     }
 }
 
@@ -173,7 +221,7 @@ fn a_file_is_named_in_its_errors() {
         std::fs::write(&file, text).unwrap();
         Config::load(&file, DRIVERS).err().unwrap().to_string()
     };
-    assert!(error(b"backends: 1").starts_with(&format!("{}:1:1: invalid type", file.display())));
+    assert!(error(b"backends: 1").starts_with(&format!("{}:1:1: 1 is not a list", file.display())));
     assert!(error(&[0xff]).contains("cannot read it"));
     assert!(error(&vec![b'#'; (1 << 20) + 1]).contains("larger than 1048576 bytes"));
     let missing = Config::load(&folder.path().join("none"), DRIVERS).err().unwrap().to_string();

@@ -53,29 +53,23 @@ const WRONG: &[(&str, &str)] = &[
         "line 3, column 6: the backend in line 2 has the name \"a\" too: give each its own",
     ),
     ("  - {name: b, driver: dri, root: /b}", "line 3, column 15: unknown driver \"dri\": this program has dir, image"),
-    ("  - {name: b, root: /b}", "line 3, column 5: missing field `driver`: this program has dir, image"),
-    ("  - {driver: dir, root: /b}", "line 3, column 5: missing field `name`"),
+    ("  - {name: b, root: /b}", "line 3, column 5: missing key `driver`: this program has dir, image"),
+    ("  - {driver: dir, root: /b}", "line 3, column 5: missing key `name`"),
     (
         "  - name: b\n    driver: dir\n    rot: /b",
-        "line 5, column 5: unknown field `rot`, expected `root` or `quota`; or a key of every backend: `csi_name`, `driver`, `ephemeral`, `init`, `name`, `nodes`, `workers`",
+        "line 5, column 5: unknown key `rot`, expected `root` or `quota`; or a key of every backend: `csi_name`, `driver`, `ephemeral`, `init`, `name`, `nodes`, `workers`",
     ),
-    (
-        "  - {name: b, driver: dir, root: 5}",
-        "line 3, column 28: invalid type: integer `5`, expected path string: put it in quotes",
-    ),
+    ("  - {name: b, driver: dir, root: 5}", "line 3, column 28: 5 is not a path: put it in quotes"),
     (
         "  - {name: b, driver: dir, root: /b, quota: some}",
-        "line 3, column 38: unknown variant `some`, expected `project` or `none`",
+        "line 3, column 38: unknown value `some`, expected `project` or `none`",
     ),
-    ("  - {name: b, driver: dir}", "line 3, column 5: missing field `root`"),
+    ("  - {name: b, driver: dir}", "line 3, column 5: missing key `root`"),
     (
         "  - {name: B, driver: dir, root: /b}",
         "line 3, column 6: \"B\" is no name of a backend: use 1 to 42 of a-z, 0-9 and -, with a letter or digit at both ends",
     ),
-    (
-        "  - {name: 7, driver: dir, root: /b}",
-        "line 3, column 6: invalid type: integer `7`, expected a string: put it in quotes",
-    ),
+    ("  - {name: 7, driver: dir, root: /b}", "line 3, column 6: 7 is not a text: put it in quotes"),
     (
         "  - {name: b, driver: dir, root: /b, nodes: []}",
         "line 3, column 38: `nodes` is empty, so that no node has the store: name one, or leave out `nodes`",
@@ -86,13 +80,15 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "  - {name: b, driver: dir, root: /b, workers: {threads: 0}}",
-        "line 3, column 48: invalid value: integer `0`, expected a nonzero u16",
+        "line 3, column 48: 0 is not a whole number from 1 to 65535",
     ),
+    ("  - {name: b, driver: dir, root: /b, init: yes}", "line 3, column 38: \"yes\" is not true or false"),
+    ("  - {name: b, driver: dir, root: /b, nodes: here}", "line 3, column 38: \"here\" is not a list"),
     (
         "  - {name: b, driver: dir, root: /b, workers: {threads: 9, total: 8}}",
         "line 3, column 38: `total` 8 is below `threads` 9: make it at least as many",
     ),
-    ("  - {name: b, driver: dir, root: /b, ephemeral: {}}", "line 3, column 38: missing field `max_size`"),
+    ("  - {name: b, driver: dir, root: /b, ephemeral: {}}", "line 3, column 38: missing key `max_size`"),
     (
         "  - {name: b, driver: dir, root: /b, ephemeral: {max_size: 1.5GiB}}",
         "line 3, column 50: \"1.5GiB\" is no size: write a whole number of bytes, or one with a unit: 512MiB, 10GiB, 1TB",
@@ -105,7 +101,7 @@ const WRONG: &[(&str, &str)] = &[
         "  - {name: b, driver: dir, root: /b, csi_name: A.csi.dunnage.dev}",
         "line 3, column 38: the plugin of line 2 has the CSI name \"A.csi.dunnage.dev\" too: give each its own",
     ),
-    ("  - b", "line 3, column 5: invalid type: string \"b\", expected a map"),
+    ("  - b", "line 3, column 5: \"b\" is not a map of keys"),
     ("plugins: [{csi_name: p, backends: [a, b]}]", "line 3, column 39: there is no backend \"b\": there are a"),
     (
         "plugins: [{csi_name: p, backends: [a, a]}]",
@@ -129,23 +125,20 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "stat: /x",
-        "line 3, column 1: unknown field `stat`, expected one of `state`, `sockets`, `node`, `mode`, `telemetry`, `log`, `drain_seconds`, `backends`, `plugins`",
+        "line 3, column 1: unknown key `stat`, expected one of `state`, `sockets`, `node`, `mode`, `telemetry`, `log`, `drain_seconds`, `backends`, `plugins`",
     ),
     ("state: x", "line 3, column 1: \"x\" is no absolute path: begin it with / and leave out .."),
     ("state: /x/../y", "line 3, column 1: \"/x/../y\" is no absolute path: begin it with / and leave out .."),
-    ("mode: both", "line 3, column 1: unknown variant `both`, expected one of `all`, `controller`, `node`"),
-    ("log: {}", "line 3, column 1: invalid value: map, expected map with a single key"),
-    ("drain_seconds: 5s", "line 3, column 1: invalid type: string \"5s\", expected u32"),
-    (
-        "telemetry: {listen: 9095}",
-        "line 3, column 13: invalid type: integer `9095`, expected a string: put it in quotes",
-    ),
+    ("mode: both", "line 3, column 1: unknown value `both`, expected one of `all`, `controller`, `node`"),
+    ("log: {}", "line 3, column 1: a map of keys is not a word"),
+    ("drain_seconds: 5s", "line 3, column 1: \"5s\" is not a whole number from 0 to 4294967295"),
+    ("telemetry: {listen: 9095}", "line 3, column 13: 9095 is not a text: put it in quotes"),
     (
         "telemetry: {listen: localhost}",
         "line 3, column 13: \"localhost\" is no address: write IP:PORT, as 127.0.0.1:9095 or \"[::1]:9095\", or off",
     ),
-    ("telemetry:", "line 3, column 1: invalid type: null, expected a map with the key `listen`"),
-    ("node: 7", "line 3, column 1: invalid type: integer `7`, expected a string: put it in quotes"),
+    ("telemetry:", "line 3, column 1: there is no value: write a map with the key `listen`"),
+    ("node: 7", "line 3, column 1: 7 is not a text: put it in quotes"),
     ("mode: all\nmode: node", "line 4, column 1: duplicate mapping key `mode` is not allowed here"),
     ("---\nmode: all", "line 4, column 1: only single YAML document expected but multiple found"),
     ("mode: [all", "line 3, column 7: unclosed bracket '['"),
@@ -157,8 +150,8 @@ const WRONG: &[(&str, &str)] = &[
 ];
 
 const WRONG_AS_A_WHOLE: &[(&str, &str)] = &[
-    ("", "line 1, column 1: invalid type: null, expected a map of keys, as `backends:`"),
-    ("a", "line 1, column 1: invalid type: string \"a\", expected a map of keys, as `backends:`"),
-    ("mode: all", "line 1, column 1: missing field `backends`"),
+    ("", "line 1, column 1: there is no value: write a map of keys, as `backends:`"),
+    ("a", "line 1, column 1: \"a\" is not a map of keys, as `backends:`"),
+    ("mode: all", "line 1, column 1: missing key `backends`"),
     ("mode: all\nbackends: []", "line 2, column 1: there is no backend: add one with a `name` and a `driver`"),
 ];

@@ -26,6 +26,15 @@ pub trait Driver: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Programs it runs; each is looked for at start and by `check`.
     const TOOLS: &'static [Tool] = &[];
 
+    /// Looks at what no later try can mend: keys that are wrong together, or on any node. The host refuses such a file,
+    /// and shows its line.
+    ///
+    /// # Errors
+    /// What is wrong, and the key.
+    fn check_keys(&self) -> Result<(), KeyError> {
+        Ok(())
+    }
+
     /// Makes the empty place that is configured an instance of ours: writes its marker, durably. Safe to repeat.
     ///
     /// # Errors
@@ -228,7 +237,11 @@ impl DriverEntry {
         Self {
             name: D::NAME,
             tools: D::TOOLS,
-            configure: |value| read_keys::<D>(value).map(|driver| Arc::new(driver) as Arc<dyn Configured>),
+            configure: |value| {
+                let driver = read_keys::<D>(value)?;
+                driver.check_keys()?;
+                Ok(Arc::new(driver))
+            },
             schema: || schemars::schema_for!(D),
         }
     }

@@ -1,8 +1,12 @@
 //! Keys of a configuration, read so that an error can be found in the file.
 
+mod words;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
+
+pub(crate) use words::in_words;
 
 /// Why the keys of a configuration cannot be read, and which one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +34,7 @@ impl KeyError {
 pub fn read_keys<T: DeserializeOwned>(value: &Value) -> Result<T, KeyError> {
     serde_path_to_error::deserialize(value).map_err(|error| KeyError {
         pointer: error.path().iter().map(step).collect(),
-        message: error.inner().to_string(),
+        message: in_words(&error.inner().to_string(), "key"),
     })
 }
 

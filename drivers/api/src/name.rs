@@ -13,13 +13,13 @@ use crate::text::Quoted;
 /// made from it keeps to the 63 that CSI allows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$"))]
 pub struct BackendName(String);
 
 /// The name of the node this process runs on: 1 to 253 characters, as Kubernetes allows for a Node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"))]
 pub struct NodeName(String);
 
 fn is_label_byte(byte: u8) -> bool {

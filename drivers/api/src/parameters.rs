@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use crate::error::{Error, Result};
+use crate::key::in_words;
 use crate::text::Quoted;
 
 /// The class parameters of a request, without the keys that belong to the orchestrator or to the host. The driver
@@ -40,7 +41,7 @@ impl Parameters {
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         let pairs = self.0.iter().map(|(name, value)| (name.as_str(), Text { name, value }));
         T::deserialize(MapDeserializer::<_, serde::de::value::Error>::new(pairs))
-            .map_err(|error| Error::invalid(format!("class parameters: {error}")))
+            .map_err(|error| Error::invalid(in_words(&error.to_string(), "class parameter")))
     }
 }
 
@@ -182,10 +183,13 @@ mod tests {
     #[test]
     fn what_is_unknown_or_wrong_is_refused_with_what_is_allowed() {
         for (pairs, words) in [
-            (&[("kind", "thin"), ("sparse", "true"), ("colour", "red")][..], "unknown field `colour`, expected one of"),
+            (
+                &[("kind", "thin"), ("sparse", "true"), ("colour", "red")][..],
+                "unknown class parameter `colour`, expected one of",
+            ),
             (&[("kind", "thin"), ("sparse", "yes")], "`sparse` is \"yes\", which is not true or false"),
             (&[("kind", "fat"), ("sparse", "true")], "expected `thin` or `thick`"),
-            (&[("sparse", "true")], "missing field `kind`"),
+            (&[("sparse", "true")], "missing class parameter `kind`"),
         ] {
             let error = parse(pairs).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");

@@ -43,6 +43,7 @@ use crate::driver::Init;
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::id::{Generation, InstanceId};
+use crate::key::KeyError;
 
 const META: &str = ".dunnage";
 const RECORDS: &str = "volumes";
@@ -69,6 +70,19 @@ impl Root {
     /// missing, has anything in it that is not ours, or is a root of another driver or of a later release.
     pub fn init(path: &Path, driver: &str) -> Result<Init> {
         marker::init(path, driver)
+    }
+
+    /// Whether `path` can be a root on any node, for [`Driver::check_keys`](crate::Driver::check_keys) of a driver whose
+    /// key is `root`.
+    ///
+    /// # Errors
+    /// Where it is not absolute.
+    pub fn check_key(path: &Path) -> Result<(), KeyError> {
+        if path.is_absolute() {
+            return Ok(());
+        }
+        let message = format!("root {path:?} is not an absolute path: begin it with /");
+        Err(KeyError { pointer: "/root".into(), message })
     }
 
     /// Opens the root `path` of `driver` and begins to empty its trash.

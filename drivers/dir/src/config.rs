@@ -2,7 +2,7 @@
 
 use dunnage_driver_api::{Error, Result};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How the size of a volume is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -16,8 +16,8 @@ pub enum Quota {
 }
 
 /// The permissions of a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = "^[0-3]?[0-7]{3}$"))]
 pub struct Permissions(u32);
 
@@ -30,6 +30,12 @@ impl Permissions {
 impl Default for Permissions {
     fn default() -> Self {
         Self(0o777)
+    }
+}
+
+impl From<Permissions> for String {
+    fn from(permissions: Permissions) -> Self {
+        format!("{:04o}", permissions.0)
     }
 }
 
@@ -46,8 +52,8 @@ impl TryFrom<String> for Permissions {
 }
 
 /// A range of project ids, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "Range")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Range", into = "Range")]
 #[schemars(with = "Range")]
 pub struct ProjectIds {
     pub(crate) first: u32,
@@ -55,7 +61,7 @@ pub struct ProjectIds {
 }
 
 /// A range of project ids, both ends included.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Range {
     /// The least id; never 0, which is everybody's.
@@ -68,6 +74,12 @@ struct Range {
 impl Default for ProjectIds {
     fn default() -> Self {
         Self { first: 1_000_000_000, last: 1_999_999_999 }
+    }
+}
+
+impl From<ProjectIds> for Range {
+    fn from(ProjectIds { first, last }: ProjectIds) -> Self {
+        Self { first, last }
     }
 }
 

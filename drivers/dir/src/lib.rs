@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use dunnage_driver_api::root::Root;
 use dunnage_driver_api::{
-    Backend, Driver, Error, Finding, Init, NoParameters, Opening, ParameterType, Reach, Result, Staging,
+    Backend, Driver, Error, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, Result, Staging,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -30,6 +30,7 @@ const VOLUMES: &str = "volumes";
 #[serde(deny_unknown_fields)]
 pub struct Dir {
     /// The folder that holds everything: absolute, and empty when it is first used. Give it a file system of its own.
+    #[schemars(extend("pattern" = "^/"))]
     pub root: PathBuf,
 
     /// How the size of a volume is enforced. It must be said.
@@ -48,13 +49,14 @@ pub struct Dir {
 }
 
 impl Dir {
-    fn quota(&self) -> Result<Quota> {
-        self.quota.ok_or_else(|| {
-            Error::precondition(format!(
-                "`quota` is not set: say `quota: project` to enforce the sizes of volumes ({}), or `quota: none` to \
-                 let every volume fill the disk",
+    fn quota(&self) -> Result<Quota, KeyError> {
+        self.quota.ok_or_else(|| KeyError {
+            pointer: String::new(),
+            message: format!(
+                "missing key `quota`: say `quota: project` to enforce the sizes of volumes ({}), or `quota: none` to let \
+                 every volume fill the disk",
                 quota::HOW_TO_ENABLE
-            ))
+            ),
         })
     }
 }
@@ -62,12 +64,17 @@ impl Dir {
 impl Driver for Dir {
     const NAME: &'static str = "dir";
 
+    fn check_keys(&self) -> Result<(), KeyError> {
+        Root::check_key(&self.root)?;
+        self.quota().map(drop)
+    }
+
     fn init(&self, _: &Opening) -> Result<Init> {
         Root::init(&self.root, Self::NAME)
     }
 
     fn open(&self, _: &Opening) -> Result<Backend> {
-        let quota = self.quota()?;
+        let quota = self.quota().map_err(|error| Error::invalid(error.message))?;
         let root = Root::open(&self.root, Self::NAME)?;
         // For its owner alone: what lies below is reached by the mounts that the host makes.
         let records = root.records()?;
@@ -102,7 +109,7 @@ impl Driver for Dir {
                 format!("root {} has no quota: any volume can fill the disk", self.root.display()),
                 format!("for `quota: project`, {}", quota::HOW_TO_ENABLE),
             )),
-            Err(error) => findings.push(Finding::error(error.report(), "set `quota` to `project` or `none`")),
+            Err(error) => findings.push(Finding::error(error, "set `quota` to `project` or `none`")),
         }
         findings
     }

@@ -14,7 +14,6 @@ use crate::store::IMAGES;
 /// Looks at everything this configuration needs, and changes nothing.
 pub(crate) fn check(config: &Image, driver: &str) -> Vec<Finding> {
     let mut findings = Root::check(&config.root, driver);
-    findings.extend(config.check_keys().err().map(|error| Finding::error(error, "leave overcommit out")));
     findings.push(loop_driver());
     findings.push(mkfs(config.fs_type));
     findings.extend(direct_io(config));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dunnage_driver_api::{Error, FsType, Result};
+use dunnage_driver_api::{FsType, KeyError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Image {
     /// The folder that holds the images: absolute, and marked as ours by `dunnage init`. A disk of its own is best: what
     /// others write there is room that was promised to volumes.
+    #[schemars(extend("pattern" = "^/"))]
     pub(crate) root: PathBuf,
     /// How an image gets its blocks.
     #[serde(default)]
@@ -34,7 +35,7 @@ pub struct Image {
 }
 
 /// How an image gets its blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Allocation {
     /// When they are written first: fast to make, and room is used as it is needed.
@@ -46,8 +47,8 @@ pub(crate) enum Allocation {
 }
 
 /// A multiple, greater than 0 and at most 1000.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
-#[serde(try_from = "f64")]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "f64", into = "f64")]
 #[schemars(with = "f64", extend("minimum" = 0.01, "maximum" = 1000.0))]
 pub(crate) struct Overcommit(f64);
 
@@ -69,14 +70,17 @@ impl Image {
     /// Whether the keys go together.
     ///
     /// # Errors
-    /// `InvalidArgument` that names those that do not.
-    pub(crate) fn check_keys(&self) -> Result<()> {
+    /// That which is to go.
+    pub(crate) fn keys_together(&self) -> Result<(), KeyError> {
         if self.allocation == Allocation::Preallocated && self.overcommit != Overcommit::default() {
-            return Err(Error::invalid(format!(
-                "overcommit {} with allocation preallocated: what is allocated cannot be promised twice, leave \
-                 overcommit out",
-                self.overcommit.0
-            )));
+            return Err(KeyError {
+                pointer: "/overcommit".into(),
+                message: format!(
+                    "overcommit {} with allocation preallocated: what is allocated cannot be promised twice, leave \
+                     overcommit out",
+                    self.overcommit.0
+                ),
+            });
         }
         Ok(())
     }
@@ -98,6 +102,12 @@ impl Overcommit {
 impl Default for Overcommit {
     fn default() -> Self {
         Self(1.0)
+    }
+}
+
+impl From<Overcommit> for f64 {
+    fn from(overcommit: Overcommit) -> Self {
+        overcommit.0
     }
 }
 
@@ -154,7 +164,7 @@ mod tests {
     #[test]
     fn a_root_is_all_that_must_be_said() {
         let image = read(r#"{"root": "/srv"}"#).unwrap();
-        image.check_keys().unwrap();
+        image.keys_together().unwrap();
         assert_eq!((image.allocation, image.fs_type, image.direct_io), (Allocation::Sparse, FsType::Ext4, true));
         assert_eq!((image.overcommit.times(u64::MAX - 1), image.block_size.bytes()), (u64::MAX - 1, 4096));
     }
@@ -177,7 +187,8 @@ mod tests {
     #[test]
     fn allocated_room_cannot_be_promised_twice() {
         let image = read(r#"{"root": "/srv", "allocation": "preallocated", "overcommit": 2}"#).unwrap();
-        assert!(image.check_keys().unwrap_err().to_string().contains("overcommit 2"));
+        let error = image.keys_together().unwrap_err();
+        assert!(error.pointer == "/overcommit" && error.message.starts_with("overcommit 2"), "{error:?}");
     }
 
     #[test]

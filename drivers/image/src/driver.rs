@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dunnage_driver_api::root::Root;
 use dunnage_driver_api::{
-    Backend, Context, Driver, Finding, Init, NoParameters, Opening, ParameterType, Reach, ReleaseRecord, Result,
-    Staging,
+    Backend, Context, Driver, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, ReleaseRecord,
+    Result, Staging,
 };
 
 use crate::check;
@@ -16,8 +16,12 @@ use crate::store::Store;
 impl Driver for Image {
     const NAME: &'static str = "image";
 
+    fn check_keys(&self) -> Result<(), KeyError> {
+        Root::check_key(&self.root)?;
+        self.keys_together()
+    }
+
     fn init(&self, _: &Opening) -> Result<Init> {
-        self.check_keys()?;
         Root::init(&self.root, Self::NAME)
     }
 

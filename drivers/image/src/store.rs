@@ -50,7 +50,6 @@ impl Store {
     /// # Errors
     /// As [`Root::open`]; `FailedPrecondition` where there are records and their images' folder is missing.
     pub(crate) fn open(config: Image, driver: &str) -> Result<Self> {
-        config.check_keys()?;
         let root = Root::open(&config.root, driver)?;
         let records = root.records()?;
         let images = root.data(IMAGES, &records)?;

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{META, RECORDS, TRASH, folder::Folder};
+use super::{META, RECORDS, Root, TRASH, folder::Folder};
 use crate::driver::Init;
 use crate::error::{Error, Result};
 use crate::id::InstanceId;
@@ -148,9 +148,7 @@ pub(super) fn lock(meta: &Folder) -> Result<File> {
 
 /// Opens the root itself, with the remedy where it is not there.
 pub(super) fn open_folder(path: &Path) -> Result<Folder> {
-    if !path.is_absolute() {
-        return Err(Error::invalid(format!("root {} is not an absolute path", path.display())));
-    }
+    Root::check_key(path).map_err(|error| Error::invalid(error.message))?;
     Folder::at(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             Error::precondition(format!("root {} does not exist: create it, or mount its disk", path.display()))

@@ -299,9 +299,7 @@ fn the_configuration_says_what_it_misses() {
         assert!(error.contains(words), "{error}");
     }
     let unsaid: Dir = serde_json::from_value(json!({"root": temp.path()})).unwrap();
-    unsaid.init(&opening()).unwrap();
-    let error = unsaid.open(&opening()).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    let error = unsaid.check_keys().unwrap_err();
     for words in ["quota: none", "tune2fs -O project,quota", "prjquota", "pquota"] {
         assert!(error.to_string().contains(words), "{error}");
     }
