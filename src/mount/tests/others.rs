@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use dunnage_driver_api::{AccessMode, CapacityRange, ErrorKind, FsType, VolumeCapability};
 
@@ -18,13 +19,24 @@ fn block() -> VolumeCapability {
     raw(AccessMode::SingleNodeWriter)
 }
 
+/// A staged volume on a device whose number nobody else is given: the kernel gives the lowest that is free.
+fn staged_far_up() -> Rig {
+    static NEXT: AtomicU32 = AtomicU32::new(1000);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let rig = Rig::image(64 * MIB);
+    run("losetup", &[&format!("/dev/loop{number}"), rig.node.image.to_str().unwrap()]);
+    rig.stage(block()).unwrap();
+    rig.publish("a", block(), true).unwrap();
+    rig
+}
+
 /// The number that the volume's device had is given to another image.
 fn give_number_away(rig: &Rig, other: &Path) -> String {
     let device = rig.node.attached().unwrap().to_str().unwrap().to_owned();
     run("losetup", &["-d", &device]);
     File::create(other).unwrap().set_len(64 * MIB).unwrap();
     run("losetup", &[&device, other.to_str().unwrap()]);
-    // The flag of a read-only publish belongs to the number, which other tests get next.
+    // The flag of the read-only publish belongs to the number.
     run("blockdev", &["--setrw", &device]);
     device
 }
@@ -78,9 +90,7 @@ fn a_device_number_that_another_device_got_is_not_the_volumes_device() {
     if !is_root() {
         return;
     }
-    let rig = Rig::image(64 * MIB);
-    rig.stage(block()).unwrap();
-    rig.publish("a", block(), true).unwrap();
+    let rig = staged_far_up();
     let device = give_number_away(&rig, &rig.path("other.img"));
 
     let findings = rig.engine.volume_health(&rig.volume).unwrap();
@@ -105,9 +115,7 @@ fn a_volume_whose_number_is_in_use_by_another_can_be_unstaged_and_that_one_keeps
     if !is_root() {
         return;
     }
-    let rig = Rig::image(64 * MIB);
-    rig.stage(block()).unwrap();
-    rig.publish("a", block(), true).unwrap();
+    let rig = staged_far_up();
     let device = give_number_away(&rig, &rig.path("other.img"));
     run("mkfs.ext4", &["-q", &device]);
     fs::create_dir(rig.path("elsewhere")).unwrap();
