@@ -15,7 +15,11 @@ pub(super) fn finding(socket: &Path, ours: bool) -> Finding {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Finding::ok(format_args!("{shown} is free"));
         }
-        Err(error) => return Finding::error(format_args!("cannot look at {shown}: {error}"), "mend the path"),
+        Err(error) => {
+            let denied = error.kind() == ErrorKind::PermissionDenied;
+            let remedy = if denied { "run this as root" } else { "see to `sockets` and `csi_name`" };
+            return Finding::error(format_args!("cannot look at {shown}: {error}"), remedy);
+        }
         Ok(metadata) => metadata,
     };
     if !metadata.file_type().is_socket() {
@@ -53,6 +57,9 @@ mod tests {
         drop(listener);
         assert_eq!(finding(&socket, false).severity, Severity::Ok);
         std::fs::remove_file(&socket).unwrap();
+        let below_a_file = folder.path().join("file/csi.sock");
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert_eq!(finding(&below_a_file, true).remedy, "see to `sockets` and `csi_name`");
         std::fs::write(&socket, "").unwrap();
         assert_eq!(finding(&socket, true).severity, Severity::Error);
     }

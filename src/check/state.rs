@@ -19,10 +19,7 @@ pub(super) fn findings(config: &Config) -> (bool, Vec<Finding>) {
     let mut findings = vec![writable(&config.state)];
     findings.extend(fleeting(&config.state));
     if locked {
-        findings.push(Finding::warning(
-            format_args!("a running host has locked {}", config.state.display()),
-            "stop it before you start another one, or give that one another `state`",
-        ));
+        findings.push(Finding::ok(format_args!("a running host has locked {}", config.state.display())));
     }
     (locked, findings)
 }

@@ -3,12 +3,12 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dunnage_driver_api::{Backend, Context, NodeName, Opening, System, Total};
+use dunnage_driver_api::{Backend, BackendName, Context, NodeName, Opening, System, Total};
 use tokio::sync::watch;
 
 use super::instances::Instances;
 use super::memory::Memory;
-use crate::config::{BackendConfig, Mode};
+use crate::config::{BackendConfig, Ephemeral, Mode};
 use crate::operations::{Deadline, Failure, Workers, WorkersOptions};
 use crate::registry::{ConfiguredBackend, Member, Offers, Remembered, ServedBackend};
 use crate::telemetry::{Measured, Metrics};
@@ -192,6 +192,7 @@ pub(super) struct Keeping {
 async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backend, Failure> {
     let (driver, init, opening, keeping) =
         (slot.config.configured.clone(), slot.config.init, opening.clone(), keeping.clone());
+    let ephemeral = slot.config.ephemeral.clone();
     let work = move || {
         let name = &opening.backend;
         // An empty place where this backend had a store is not new: its disk is missing.
@@ -202,9 +203,19 @@ async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backe
         let offers = Offers::of(&backend, keeping.mode);
         keeping.instances.claim(&backend.instance, name)?;
         keeping.memory.remember(name, keeping.mode, Remembered { instance: backend.instance.clone(), offers })?;
+        check_ephemeral(ephemeral.as_ref(), name, &backend);
         Ok(backend)
     };
     slot.configured.run(None, work).await
+}
+
+/// Tells of names that pods may set and the driver does not know: they are told at each pod only otherwise.
+fn check_ephemeral(ephemeral: Option<&Ephemeral>, name: &BackendName, backend: &Backend) {
+    for parameter in ephemeral.iter().flat_map(|ephemeral| &ephemeral.parameters) {
+        if !backend.parameters.has(parameter) {
+            tracing::warn!(backend = %name, parameter, "ephemeral.parameters allows a class parameter that is not known");
+        }
+    }
 }
 
 /// Probes the store of an open backend, and asks it what its volumes are together.

@@ -161,7 +161,8 @@ impl Place {
     /// The refusal to touch what somebody else mounted.
     pub(super) fn foreign_mount(&self) -> Error {
         Error::precondition(format!(
-            "something that is not this volume is mounted at {}: unmount it if it is not needed",
+            "something is mounted at {}, and the records of this node do not know it as this volume: unmount it if it is \
+             not needed (after a state folder was lost, what was published before is of this kind)",
             self.path.display()
         ))
     }

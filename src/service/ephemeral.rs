@@ -33,18 +33,19 @@ fn allowed(backend: &ServedBackend, request: &EphemeralRequest) -> Result<Create
     })?;
     if let Some(name) = request.parameters.pairs().keys().find(|name| !policy.parameters.contains(*name)) {
         short("the name of an attribute", name)?;
+        let allowed =
+            ["size".to_owned()].iter().chain(&policy.parameters).map(|name| format!("{name:?}")).collect::<Vec<_>>();
         return Err(Error::invalid(format!(
-            "attribute {name:?} may not be set by a pod on backend {}: the admin allows {:?}",
-            backend.name, policy.parameters
+            "attribute {name:?} may not be set by a pod on backend {}: there are {}",
+            backend.name,
+            allowed.join(", ")
         )));
     }
     let size = request.capacity.map_or(policy.max_size, |capacity| capacity.required());
     if size > policy.max_size {
         return Err(Error::invalid(format!(
-            "attribute size {} is more than the {} that the admin allows on backend {}",
-            size.get(),
-            policy.max_size.get(),
-            backend.name
+            "attribute size {size} is more than the {} that the admin allows on backend {}",
+            policy.max_size, backend.name
         )));
     }
     let mut parts: std::collections::BTreeMap<_, _> =

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
 use tracing::Span;
@@ -109,7 +109,7 @@ impl Call {
         let label = if code == Code::Unimplemented { "other" } else { &self.rpc };
         self.telemetry.metrics.call_ended(&self.plugin, label, code, elapsed);
         let _entered = self.span.enter();
-        let (name, duration_ms) = (code::name(code), elapsed.as_secs_f64() * 1000.0);
+        let (name, duration_ms) = (code::name(code), milliseconds(elapsed));
         if code == Code::Ok {
             tracing::debug!(code = name, duration_ms, "done");
             return;
@@ -158,4 +158,19 @@ impl Drop for Ending {
 /// The value up to the limit, at the border of a character.
 fn cut(value: &str) -> &str {
     &value[..value.floor_char_boundary(VALUE_LIMIT)]
+}
+
+/// With three digits after the point: no clock says more.
+fn milliseconds(elapsed: Duration) -> f64 {
+    elapsed.as_micros() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_no_digits_that_say_nothing() {
+        assert_eq!(milliseconds(Duration::from_nanos(889_014_123)).to_string(), "889.014");
+    }
 }

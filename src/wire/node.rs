@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_driver_api::{
-    BackendName, CapacityRange, Error, Parameters, Result, Secrets, StagingPath, TargetPath, VolumeCapability,
+    BackendName, Bytes, CapacityRange, Error, Parameters, Result, Secrets, StagingPath, TargetPath, VolumeCapability,
 };
 
 use super::capability::capability;
@@ -16,7 +16,7 @@ use crate::mount::{PublishVolume, StageVolume};
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 /// The attribute of such a volume that names its backend, where a plugin has several.
 const BACKEND: &str = "backend";
-/// The attribute of such a volume that names its size, in bytes.
+/// The attribute of such a volume that names its size, as the configuration writes one.
 const SIZE: &str = "size";
 
 /// What a context says to the host and what to the driver. The orchestrator's own keys (names of pods, tokens of
@@ -156,10 +156,13 @@ fn inline(
     let backend = attributes.remove(BACKEND).map(|name| name.parse()).transpose()?;
     let capacity = attributes.remove(SIZE).map(|size| {
         short("attribute size", &size)?;
-        let bytes = size.parse::<i64>().ok().filter(|bytes| *bytes > 0);
-        bytes.ok_or_else(|| Error::invalid(format!("attribute size {size:?} is not a number of bytes")))
+        let bytes: Bytes = size.parse().map_err(|error| Error::invalid("attribute size").caused_by(error))?;
+        if bytes.get() == 0 {
+            return Err(Error::invalid("attribute size is 0: leave it out for the largest that is allowed"));
+        }
+        CapacityRange::new(bytes.to_wire(), 0)
     });
-    let capacity = capacity.transpose()?.map(|bytes| CapacityRange::new(bytes, 0)).transpose()?;
+    let capacity = capacity.transpose()?;
     let parameters = Parameters::new(attributes);
     Ok(EphemeralRequest { handle, target_path, capability, readonly, backend, capacity, parameters })
 }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod serve;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};

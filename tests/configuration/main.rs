@@ -5,5 +5,6 @@
 mod commands;
 mod config;
 mod deploy;
+mod documents;
 mod stand_ins;
 mod wrong;

@@ -53,10 +53,11 @@ fn a_pod_gets_only_what_is_allowed() -> Result<()> {
     let host = Setup::new()?.backend("files", "dir", &format!("quota: none\n{ALLOWED}"))?.start(DUNNAGE)?;
     let client = host.client(DIR)?;
     for (case, attributes, word) in [
-        ("more", &[("size", "134217728")][..], "67108864"),
-        ("no number", &[("size", "64Mi")], "64Mi"),
+        ("more", &[("size", "134217728")][..], "64 MiB"),
+        ("no size", &[("size", "64Mo")], "64Mo"),
+        ("nothing", &[("size", "0")], "leave it out"),
         ("negative", &[("size", "-1")], "-1"),
-        ("a parameter", &[("mode", "0777")], "mode"),
+        ("a parameter", &[("mode", "0777")], "there are \"size\""),
         ("another backend", &[("backend", "other")], "other"),
         ("a path", &[("root", "/etc")], "root"),
     ] {
@@ -75,7 +76,7 @@ fn an_inline_volume_lives_as_long_as_its_pod_across_restarts() -> Result<()> {
     for (name, driver, rest) in [(DIR, "dir", "quota: none\n"), (IMAGE, "image", "")] {
         let backend = name.split('.').next().unwrap();
         let mut host = Setup::new()?.backend(backend, driver, &format!("{rest}{ALLOWED}"))?.start(DUNNAGE)?;
-        let request = inline(&host, "csi-1", &[("size", "33554432")]);
+        let request = inline(&host, "csi-1", &[("size", "32MiB")]);
         let mut client = host.client(name)?;
         client.node_publish_volume(request.clone())?;
         fs::write(format!("{}/data", request.target_path), "data")?;

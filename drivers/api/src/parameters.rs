@@ -66,6 +66,13 @@ impl ParameterType {
         (self.check)(parameters)
     }
 
+    /// Whether there is a parameter of this name. A type that takes any takes this one too.
+    pub fn has(&self, name: &str) -> bool {
+        let schema = self.schema();
+        let closed = schema.get("additionalProperties").is_some_and(|more| more == false);
+        !closed || schema.get("properties").is_some_and(|properties| properties.get(name).is_some())
+    }
+
     /// Their JSON Schema.
     pub fn schema(&self) -> Schema {
         (self.schema)()
@@ -178,6 +185,14 @@ mod tests {
             parse(&[("sparse", "true"), ("replicas", "3"), ("kind", "thin")]).unwrap(),
             Class { sparse: true, replicas: Some(3), kind: Kind::Thin }
         );
+    }
+
+    #[test]
+    fn a_type_knows_the_names_of_its_parameters() {
+        let class = ParameterType::of::<Class>();
+        assert!(class.has("replicas") && !class.has("colour"));
+        assert!(!ParameterType::of::<NoParameters>().has("replicas"));
+        assert!(ParameterType::of::<BTreeMap<String, String>>().has("anything"));
     }
 
     #[test]

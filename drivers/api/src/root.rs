@@ -40,7 +40,7 @@ pub use records::{Records, Reservation};
 pub use trash::Trash;
 
 use crate::driver::Init;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::finding::Finding;
 use crate::id::{Generation, InstanceId};
 use crate::key::KeyError;
@@ -174,15 +174,17 @@ impl Root {
     pub fn check(path: &Path, driver: &str) -> Vec<Finding> {
         let folder = match marker::open_folder(path) {
             Ok(folder) => folder,
-            Err(error) => return vec![Finding::error(error.report(), "create it, or mount its disk")],
+            Err(error) => {
+                return vec![Finding::error(
+                    error.report(),
+                    remedy(&error, "see to the key `root`, or mount its disk"),
+                )];
+            }
         };
         let marked = match marker::find(&folder, driver) {
             Ok(Some(instance)) => claims(&folder, &instance),
-            Ok(None) => Finding::error(
-                format!("root {} has no marker", path.display()),
-                "if its disk is not mounted, mount it; if it is new, run `dunnage init`",
-            ),
-            Err(error) => Finding::error(error.report(), "correct `driver` or `root` in the configuration"),
+            Ok(None) => unmarked(&folder),
+            Err(error) => Finding::error(error.report(), remedy(&error, "see to the key `root`, or to the marker")),
         };
         let sizes = match folder.sizes() {
             Ok(sizes) if sizes.read_only => Finding::error(
@@ -195,6 +197,26 @@ impl Root {
             Err(error) => Finding::error(format!("root {}: {error}", path.display()), "see the kernel log"),
         };
         vec![marked, sizes]
+    }
+}
+
+/// What else than `otherwise` an error asks for.
+fn remedy(error: &Error, otherwise: &'static str) -> &'static str {
+    if error.kind() == ErrorKind::PermissionDenied { "run this as root" } else { otherwise }
+}
+
+/// That there is no marker, and whether one can be made.
+fn unmarked(root: &Folder) -> Finding {
+    let shown = root.path().display();
+    match marker::refuse_foreign(root) {
+        Ok(()) => Finding::error(
+            format!("root {shown} is empty and has no marker"),
+            "if its disk is not mounted, mount it; if it is new, run `dunnage init`",
+        ),
+        Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
+            Finding::error(error.report(), "name an empty folder in `root`; `dunnage init` marks no other")
+        }
+        Err(error) => Finding::error(error.report(), remedy(&error, "see the kernel log")),
     }
 }
 

@@ -170,7 +170,7 @@ fn settle(root: &Folder) -> Result<()> {
 }
 
 /// Whether there is nothing but what a file system or a cut-off `init` leaves.
-fn refuse_foreign(root: &Folder) -> Result<()> {
+pub(super) fn refuse_foreign(root: &Folder) -> Result<()> {
     let failed = |error| Error::io(format!("cannot read {}", root.path().display()), error);
     let mut found = Vec::new();
     for entry in root.entries().map_err(failed)? {

@@ -142,6 +142,11 @@ fn check_says_what_is_wrong_and_how_to_mend_it() {
         let worst = Root::check(path, driver).into_iter().max_by_key(|finding| finding.severity).unwrap();
         assert!(worst.severity == Severity::Error && !worst.remedy.is_empty(), "{worst:?}");
     }
+    let empty = tempfile::tempdir().unwrap();
+    assert!(Root::check(empty.path(), "dir")[0].remedy.contains("dunnage init"));
+    fs::write(empty.path().join("thesis.tex"), "").unwrap();
+    let full = &Root::check(empty.path(), "dir")[0];
+    assert!(full.text.contains("thesis.tex") && full.remedy.contains("marks no other"), "{full:?}");
 }
 
 /// The things that two findings claim both.
