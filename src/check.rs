@@ -16,6 +16,7 @@ use dunnage_driver_api::{DriverEntry, Finding};
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::host::Memory;
 
 /// What was found about one thing.
 #[derive(Debug, Clone, Serialize)]
@@ -47,10 +48,11 @@ pub fn check(config: &Config, drivers: &[DriverEntry]) -> Vec<Section> {
         Section::new("state", state),
         Section::new("sockets", sockets),
     ];
+    let memory = Memory::new(&config.state);
     let mut backends: Vec<_> = config
         .backends
         .iter()
-        .map(|backend| (&backend.name, backend::findings(backend, &config.node, drivers)))
+        .map(|backend| (&backend.name, backend::findings(backend, &config.node, &memory, drivers)))
         .collect();
     clash::add(&mut backends);
     sections.extend(backends.into_iter().map(|(name, findings)| Section::new(format!("backend {name}"), findings)));

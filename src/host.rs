@@ -79,10 +79,8 @@ impl Host {
             ephemeral: Arc::new(EphemeralMarks::open(&config.state)?),
         };
         let memory = Memory::new(&config.state);
-        let slot = |one: &BackendConfig| {
-            let remembered = memory.remembered(&one.name, config.mode);
-            Slot::new(one.clone(), &config.node, remembered, telemetry.metrics())
-        };
+        let slot =
+            |one: &BackendConfig| Slot::new(one.clone(), &config.node, config.mode, &memory, telemetry.metrics());
         let slots: Vec<_> = config.backends.iter().map(slot).collect();
         if !config.backends.iter().any(|backend| backend.is_on(&config.node)) {
             tracing::warn!(node = %config.node, "no backend is on this node, so nothing is served: see `nodes` and `node`");

@@ -8,11 +8,17 @@ use std::time::Duration;
 use dunnage_driver_api::{DriverEntry, Finding, NodeName, Opening, System};
 
 use crate::config::{BackendConfig, Ephemeral};
+use crate::host::Memory;
 
 /// How long a driver may look. A store that hangs never answers.
 const LIMIT: Duration = Duration::from_secs(30);
 
-pub(super) fn findings(backend: &BackendConfig, node: &NodeName, drivers: &[DriverEntry]) -> Vec<Finding> {
+pub(super) fn findings(
+    backend: &BackendConfig,
+    node: &NodeName,
+    memory: &Memory,
+    drivers: &[DriverEntry],
+) -> Vec<Finding> {
     if !backend.is_on(node) {
         return vec![Finding::ok("is not on this node")];
     }
@@ -30,7 +36,9 @@ pub(super) fn findings(backend: &BackendConfig, node: &NodeName, drivers: &[Driv
         .collect();
     let configured = Arc::clone(&backend.configured);
     let opening = Opening::new(backend.name.clone(), node.clone(), Arc::new(System));
-    findings.extend(within(LIMIT, move || configured.check(&opening)));
+    let looked = within(LIMIT, move || configured.check(&opening));
+    findings.extend(memory.mismatch(&backend.name, &looked));
+    findings.extend(looked);
     findings.extend(backend.ephemeral.as_ref().map(for_pods));
     findings
 }

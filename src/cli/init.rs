@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anstyle::AnsiColor;
 use anyhow::bail;
-use dunnage_driver_api::{BackendName, Init as Done, InstanceId, Opening, System};
+use dunnage_driver_api::{BackendName, Error, Finding, Init as Done, InstanceId, Opening, System};
 
 use super::{Cell, ConfigFile, Output, Program, Run, Status, Table};
 use crate::config::{BackendConfig, Config};
@@ -31,7 +31,9 @@ impl Run for Init {
         let mut table = Table::new(0);
         for backend in chosen(&config, &self.backends)? {
             let opening = Opening::new(backend.name.clone(), config.node.clone(), Arc::new(System));
-            let outcome = match backend.configured.init(&opening) {
+            // Who names a backend may mean to replace its store; who names none means those that are new.
+            let missed = if self.backends.is_empty() { missed(&memory, backend, &opening) } else { None };
+            let outcome = match missed.map_or_else(|| backend.configured.init(&opening), Err) {
                 Ok(Done::Created(instance)) => {
                     let outcome = format_args!("is ours now: {instance}{}", accept(&memory, backend, &instance)?);
                     Cell::styled(outcome, AnsiColor::Green.on_default())
@@ -49,6 +51,15 @@ impl Run for Init {
         output.table(&table)?;
         Ok(status)
     }
+}
+
+/// Says so where the store that the backend had is not in its place: then nothing is marked.
+fn missed(memory: &Memory, backend: &BackendConfig, opening: &Opening) -> Option<Error> {
+    if matches!(memory.instance(&backend.name), Ok(None)) {
+        return None;
+    }
+    let Finding { text, remedy, .. } = memory.mismatch(&backend.name, &backend.configured.check(opening))?;
+    Some(Error::precondition(format!("{text}: {remedy}")))
 }
 
 /// Lets the node know the instance as that of the backend; says so where it had another one.

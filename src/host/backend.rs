@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dunnage_driver_api::{Backend, BackendName, Context, NodeName, Opening, System, Total};
+use dunnage_driver_api::{Backend, BackendName, Context, InstanceId, NodeName, Opening, System, Total};
 use tokio::sync::watch;
 
 use super::instances::Instances;
@@ -40,6 +40,7 @@ pub(super) struct Slot {
     pub(super) configured: Arc<ConfiguredBackend>,
     /// What it was when this node had it open last.
     pub(super) remembered: Option<Remembered>,
+    former: Vec<InstanceId>,
     state: watch::Sender<State>,
     /// Why its plugin does not let it answer although it is open: so until the process ends.
     left_out: Arc<OnceLock<String>>,
@@ -48,12 +49,8 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(
-        config: BackendConfig,
-        node: &NodeName,
-        remembered: Option<Remembered>,
-        metrics: &Metrics,
-    ) -> Self {
+    pub(super) fn new(config: BackendConfig, node: &NodeName, mode: Mode, memory: &Memory, metrics: &Metrics) -> Self {
+        let (remembered, former) = (memory.remembered(&config.name, mode), memory.former(&config.name));
         let (name, threads) = (config.name.clone(), config.workers);
         let options = WorkersOptions {
             threads: threads.threads.get().into(),
@@ -71,7 +68,7 @@ impl Slot {
         let state = if config.is_on(node) { State::Closed("it is being opened".into()) } else { State::Elsewhere };
         let left_out = Arc::default();
         let (state, total) = (watch::Sender::new(state), watch::Sender::new(None));
-        Self { config, configured, remembered, state, left_out, total }
+        Self { config, configured, remembered, former, state, left_out, total }
     }
 
     pub(super) fn state(&self) -> State {
@@ -105,7 +102,12 @@ impl Slot {
 
     /// The backend as its plugin knows it.
     pub(super) fn member(&self) -> Member {
-        Member { configured: self.configured.clone(), remembered: self.remembered.clone(), open: self.open() }
+        Member {
+            configured: self.configured.clone(),
+            remembered: self.remembered.clone(),
+            former: self.former.clone(),
+            open: self.open(),
+        }
     }
 
     /// What is wrong with it: why it is not open or does not answer, or what is wrong with it now.
@@ -202,7 +204,11 @@ async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backe
         let backend = driver.open(&opening)?;
         let offers = Offers::of(&backend, keeping.mode);
         keeping.instances.claim(&backend.instance, name)?;
-        keeping.memory.remember(name, keeping.mode, Remembered { instance: backend.instance.clone(), offers })?;
+        let open = Remembered { instance: backend.instance.clone(), offers };
+        keeping
+            .memory
+            .remember(name, keeping.mode, open)
+            .inspect_err(|_| keeping.instances.give_back(&backend.instance))?;
         check_ephemeral(ephemeral.as_ref(), name, &backend);
         Ok(backend)
     };

@@ -31,4 +31,25 @@ impl Instances {
             ))),
         }
     }
+
+    /// Gives an instance back that was not opened after all.
+    pub(super) fn give_back(&self, instance: &InstanceId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_one_backends_until_it_is_given_back() {
+        let (open, instance) = (Instances::default(), InstanceId::random().unwrap());
+        let (a, b): (BackendName, BackendName) = ("a".parse().unwrap(), "b".parse().unwrap());
+        open.claim(&instance, &a).unwrap();
+        open.claim(&instance, &a).unwrap();
+        assert!(open.claim(&instance, &b).unwrap_err().to_string().contains("backend a"));
+        open.give_back(&instance);
+        open.claim(&instance, &b).unwrap();
+    }
 }

@@ -5,10 +5,11 @@
 //! one. And a plugin whose store does not open still takes away what is mounted of it, which needs its offers.
 
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use dunnage_driver_api::root::Folder;
-use dunnage_driver_api::{BackendName, Error, InstanceId, Result};
+use dunnage_driver_api::{BackendName, Error, Finding, InstanceId, Result, Severity};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Mode;
@@ -22,9 +23,18 @@ const LARGEST: u64 = 64 << 10;
 struct Stored {
     version: u32,
     instance: InstanceId,
-    /// What it offered, and in which mode. Nothing where it was only marked.
+    /// Those that an admin had another one take the place of: their volumes may still be mounted here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<InstanceId>,
+    /// What it advertised when it was open. Nothing where it was only marked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    offers: Option<(Mode, Offers)>,
+    advertised: Option<Advertised>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Advertised {
+    mode: Mode,
+    offers: Offers,
 }
 
 /// What a node remembers of its backends.
@@ -47,23 +57,54 @@ impl Memory {
         Ok(self.load(backend)?.map(|stored| stored.instance))
     }
 
+    /// What is wrong with the place of a backend, of which its driver has `found` this much, by what is remembered of it.
+    pub(crate) fn mismatch(&self, backend: &BackendName, found: &[Finding]) -> Option<Finding> {
+        let known = match self.instance(backend) {
+            Ok(known) => known?,
+            Err(error) => return Some(Finding::error(error.report(), "mend that file first")),
+        };
+        let claims = || found.iter().flat_map(|finding| &finding.claims);
+        let is_there = claims().any(|claim| claim.thing == format!("instance {known}"));
+        let another = claims().find_map(|claim| claim.thing.strip_prefix("instance "));
+        let text = match another {
+            _ if is_there => return None,
+            Some(another) => format!("on this node it was instance {known}, and in its place is instance {another}"),
+            // Where its driver finds nothing wrong, it does not tell instances.
+            None if !found.iter().any(|finding| finding.severity == Severity::Error) => return None,
+            None => format!("on this node it was instance {known}, which is not in its place"),
+        };
+        let remedy = format!("mount the right disk; if the change is meant, run `dunnage init {backend}`");
+        Some(Finding::error(text, remedy))
+    }
+
     /// What a backend was when it was open last in this mode.
     pub(super) fn remembered(&self, backend: &BackendName, mode: Mode) -> Option<Remembered> {
-        let Stored { instance, offers, .. } = self.load(backend).ok()??;
-        let (_, offers) = offers.filter(|(then, _)| *then == mode)?;
+        let Stored { instance, advertised, .. } = self.load(backend).ok()??;
+        let offers = advertised.filter(|advertised| advertised.mode == mode)?.offers;
         Some(Remembered { instance, offers })
     }
 
-    /// Accepts an instance as that of a backend, as an admin may. Answers the one it takes the place of.
+    /// The instances of a backend that others took the place of.
+    pub(super) fn former(&self, backend: &BackendName) -> Vec<InstanceId> {
+        self.load(backend).ok().flatten().map(|stored| stored.former).unwrap_or_default()
+    }
+
+    /// Accepts an instance as that of a backend, as an admin may, over a file that cannot be read too. Answers the one it
+    /// takes the place of.
     ///
     /// # Errors
-    /// Where the file cannot be read or written.
+    /// Where the file cannot be written.
     pub fn accept(&self, backend: &BackendName, instance: &InstanceId) -> Result<Option<InstanceId>> {
-        let before = self.load(backend)?.map(|stored| stored.instance);
-        if before.as_ref() != Some(instance) {
-            self.store(backend, &Stored { version: VERSION, instance: instance.clone(), offers: None })?;
+        let before = self.load(backend).unwrap_or_default();
+        if before.as_ref().is_some_and(|before| before.instance == *instance) {
+            return Ok(None);
         }
-        Ok(before.filter(|before| before != instance))
+        let replaced = before.as_ref().map(|before| before.instance.clone());
+        let former = before.into_iter().flat_map(|before| before.former).chain(replaced.clone());
+        let former = former.filter(|one| one != instance).collect();
+        let now = Stored { version: VERSION, instance: instance.clone(), former, advertised: None };
+        self.store(backend, &now)?;
+        Ok(replaced)
     }
 
     /// Remembers an open backend.
@@ -82,7 +123,9 @@ impl Memory {
                 open.instance, before.instance
             )));
         }
-        let now = Stored { version: VERSION, instance: open.instance, offers: Some((mode, open.offers)) };
+        let former = before.as_ref().map(|before| before.former.clone()).unwrap_or_default();
+        let advertised = Some(Advertised { mode, offers: open.offers });
+        let now = Stored { version: VERSION, instance: open.instance, former, advertised };
         if before.as_ref() == Some(&now) { Ok(()) } else { self.store(backend, &now) }
     }
 
@@ -96,7 +139,13 @@ impl Memory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| self.failed("read", backend, error))?,
         }
-        let broken = |error: serde_json::Error| self.failed("read", backend, error.into());
+        let broken = |error: serde_json::Error| {
+            Error::precondition(format!(
+                "{} is damaged: see that the right disk is in the place of {backend}, then run `dunnage init {backend}`",
+                self.folder.join(file(backend)).display()
+            ))
+            .caused_by(error)
+        };
         let Version { version } = serde_json::from_slice(&text).map_err(broken)?;
         if version != VERSION {
             return Err(Error::precondition(format!(
@@ -111,7 +160,7 @@ impl Memory {
         let name = file(backend);
         let new = format!("{name}.new");
         let written = || {
-            std::fs::create_dir_all(&self.folder)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
             let folder = Folder::at(&self.folder)?;
             folder.write(&new, &serde_json::to_vec(stored)?)?;
             folder.rename(&new, &folder, &name)?;
@@ -164,9 +213,10 @@ mod tests {
         let refused = memory.remember(&name, Mode::All, open(&second)).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
         assert!(refused.to_string().contains("dunnage init disks"), "{refused}");
-        assert_eq!(memory.accept(&name, &second).unwrap(), Some(first));
+        assert_eq!(memory.accept(&name, &second).unwrap(), Some(first.clone()));
         assert_eq!(memory.accept(&name, &second).unwrap(), None);
         memory.remember(&name, Mode::All, open(&second)).unwrap();
+        assert_eq!(memory.former(&name), [first]);
     }
 
     #[test]
@@ -179,6 +229,16 @@ mod tests {
         memory.remember(&name, Mode::All, open(&instance)).unwrap();
         assert_eq!(memory.remembered(&name, Mode::All), Some(open(&instance)));
         assert_eq!(memory.remembered(&name, Mode::Node), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_with_its_remedy_and_may_be_written_over() {
+        let (state, memory, name) = memory();
+        std::fs::create_dir(state.path().join("backends")).unwrap();
+        std::fs::write(state.path().join("backends/disks.json"), r#"{"vers"#).unwrap();
+        assert!(memory.instance(&name).unwrap_err().to_string().contains("run `dunnage init disks`"));
+        memory.accept(&name, &InstanceId::random().unwrap()).unwrap();
+        memory.instance(&name).unwrap().unwrap();
     }
 
     #[test]

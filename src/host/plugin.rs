@@ -62,7 +62,10 @@ impl Serving {
             () = self.opened() => {}
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         }
-        let members = self.slots.iter().map(Slot::member).collect();
+        let members: Vec<_> = self.slots.iter().map(Slot::member).collect();
+        // By what the plugin is made of: one that opens from here on is late.
+        let late: Vec<_> = self.slots.iter().zip(&members).filter(|(_, member)| member.open.is_none()).collect();
+        let late = late.into_iter().map(|(slot, _)| slot.clone()).collect();
         let (node, mode) = (self.environment.node.clone(), self.environment.mode);
         let plugin = Plugin::new(self.name.clone(), node, mode, members)
             .ok_or_else(|| Error::internal("none of the plugin's backends is open or remembered"))?;
@@ -79,7 +82,6 @@ impl Serving {
             tracing::info!(plugin = %self.name, %backend, loss, "a shared name takes away what this backend offers alone");
         }
         self.status.up(self.index);
-        let late: Vec<_> = self.slots.iter().filter(|slot| slot.open().is_none()).cloned().collect();
         let joining = join(plugin, late);
         let serving =
             server::serve(socket, observed, async move { drop(stopping.wait_for(|stop| *stop).await) }, self.drain);

@@ -10,7 +10,8 @@ use crate::config::Mode;
 /// What a plugin offers to and needs from the orchestrator. It stays as it is while the socket is there.
 ///
 /// Behind a shared name, offers are intersected and needs are united.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Offers {
     /// The controller service, with ListVolumes and ControllerGetVolume.
     pub controller: bool,

@@ -30,6 +30,8 @@ pub struct Member {
     pub configured: Arc<ConfiguredBackend>,
     /// What it was when it was open last.
     pub remembered: Option<Remembered>,
+    /// The instances that an admin had others take the place of, whose volumes may still be mounted here.
+    pub former: Vec<InstanceId>,
     /// The backend, while its store is open.
     pub open: Option<Arc<ServedBackend>>,
 }
@@ -139,11 +141,14 @@ impl Plugin {
     }
 
     /// The backend whose instance a volume lives in, also while its store is not open: for what this node's own records
-    /// are enough for.
+    /// are enough for. So also for a store that another one has taken the place of.
     ///
     /// # Errors
     /// As [`backend_with`](Self::backend_with), for an instance that no backend has or had.
     pub fn configured_of(&self, volume: &VolumeId) -> Result<Arc<ConfiguredBackend>> {
+        if let Some(member) = self.members().iter().find(|member| member.former.contains(&volume.instance)) {
+            return Ok(member.configured.clone());
+        }
         let member = self.member_with(&volume.instance).map_err(|error| error.with("volume", volume))?;
         Ok(member.configured)
     }

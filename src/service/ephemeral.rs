@@ -70,7 +70,9 @@ pub(super) async fn publish(
     call: Call,
     request: EphemeralRequest,
 ) -> std::result::Result<(), Status> {
-    let backend = shared.plugin.backend_named(request.backend.as_ref()).map_err(refused)?;
+    let backend = shared.plugin.backend_named(request.backend.as_ref()).map_err(|error| {
+        refused(Error::precondition("no volume can be made for the pod on this node").caused_by(error))
+    })?;
     let create = allowed(&backend, &request).map_err(refused)?;
     let (key, fields) = (
         create.key.clone(),

@@ -116,14 +116,45 @@ fn another_store_in_the_place_of_one_is_refused_until_it_is_accepted() -> Result
     let refused =
         host.wait_for(FAULTY).and_then(|()| Ok(host.client(FAULTY)?.create_volume(create("b", MIB, mount()))?));
     ensure!(refused.is_err(), "it serves the disk of another backend");
-    // The admin has meant it.
-    let accepted = host.run(&["init"])?;
+    let checked = String::from_utf8(host.run(&["check"])?.stdout)?;
+    ensure!(checked.contains("in its place is instance"), "{checked}");
+    // Who marks what is new has not meant it; who names the backends has.
+    let unnamed = host.run(&["init"])?;
+    ensure!(!unnamed.status.success(), "{unnamed:?}");
+    let accepted = host.run(&["init", "faulty", "sound"])?;
     ensure!(accepted.status.success(), "{accepted:?}");
     ensure!(String::from_utf8_lossy(&accepted.stdout).contains("takes the place of instance"), "{accepted:?}");
     wait_until("the volume behind the other name", LIMIT, || {
         let listed = host.client(SOUND)?.list_volumes(Default::default());
         Ok(listed.is_ok_and(|listed| listed.entries.len() == 1))
     })
+}
+
+#[test]
+fn volumes_of_a_store_that_was_replaced_are_taken_away() -> Result<()> {
+    if !needs_root("volumes_of_a_store_that_was_replaced_are_taken_away")? {
+        return Ok(());
+    }
+    let mut host = setup("image", "")?.start(DUNNAGE)?;
+    let client = host.client(FAULTY)?;
+    let used = volume(&host, &client, "used", mount())?;
+    client.node_stage_volume(used.stage())?;
+    client.node_publish_volume(used.publish())?;
+    host.kill()?;
+    let root = host.setup().root("faulty");
+    fs::rename(&root, root.with_file_name("away"))?;
+    fs::create_dir(&root)?;
+    let unnamed = host.run(&["init"])?;
+    ensure!(!unnamed.status.success() && fs::read_dir(&root)?.next().is_none(), "{unnamed:?}");
+    ensure!(host.run(&["init", "faulty"])?.status.success());
+    host.spawn()?;
+    host.wait_for(FAULTY)?;
+    let client = host.client(FAULTY)?;
+    client.node_unpublish_volume(used.unpublish())?;
+    client.node_unstage_volume(used.unstage())?;
+    ensure!(loop_devices_beneath(host.setup().scratch().path()).is_empty(), "a loop device stays");
+    client.create_volume(create("new", 16 * MIB, mount()))?;
+    Ok(())
 }
 
 #[test]

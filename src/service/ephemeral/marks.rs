@@ -1,6 +1,7 @@
 //! What this node must know to delete an ephemeral volume: `<state>/ephemeral/<digest of the handle>`.
 
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use dunnage_driver_api::root::Folder;
@@ -150,7 +151,10 @@ impl EphemeralMarks {
     }
 
     fn folder(&self) -> Result<Folder> {
-        std::fs::create_dir_all(&self.folder)
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
             .and_then(|()| Folder::at(&self.folder))
             .map_err(|error| self.failed("open the folder of", error))
     }

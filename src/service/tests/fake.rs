@@ -136,7 +136,7 @@ pub(super) fn services(backends: Vec<Arc<ServedBackend>>, folder: &std::path::Pa
     let node: dunnage_driver_api::NodeName = "here".parse().unwrap();
     let member = |open: Arc<ServedBackend>| {
         let configured = open.configured.clone();
-        Member { configured, remembered: None, open: Some(open) }
+        Member { configured, remembered: None, former: Vec::new(), open: Some(open) }
     };
     let members = backends.into_iter().map(member).collect();
     let plugin = Plugin::new("x.csi.dunnage.dev".parse().unwrap(), node.clone(), Mode::All, members).unwrap();
