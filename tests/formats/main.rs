@@ -93,6 +93,7 @@ impl Left {
             left.put(&format!("{node}/{}.json", left.ids[name]), &record)?;
         }
         left.put(&format!("state/node/{}.formatting", left.ids["half"]), &read("node/half.formatting.json")?)?;
+        left.put("state/backends/disks.json", &read("node/disks.backend.json")?)?;
         left.put(&format!("state/ephemeral/{MARK}"), &read("node/pod.ephemeral.json")?)?;
         Ok(left)
     }

@@ -111,6 +111,18 @@ fn the_mark_of_an_ephemeral_volume_is_read_and_the_volume_deleted_by_it() -> Res
 }
 
 #[test]
+fn what_a_node_remembers_of_a_backend_is_read_and_another_store_refused() -> Result<()> {
+    if !needs_root("what_a_node_remembers_of_a_backend_is_read_and_another_store_refused")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    let marker = left.path("roots/disks/.dunnage/instance.json");
+    fs::write(&marker, fs::read_to_string(&marker)?.replace("e64mza44", "e64mza45"))?;
+    left.host.spawn()?;
+    left.host.wait_for_log("it was instance e64mza44xglacj3bdn4oflpmki before")
+}
+
+#[test]
 fn the_file_that_says_a_device_was_blank_is_read_and_the_device_formatted_again() -> Result<()> {
     if !needs_root("the_file_that_says_a_device_was_blank_is_read_and_the_device_formatted_again")? {
         return Ok(());

@@ -79,6 +79,7 @@ fn written(host: &Host) -> Result<BTreeMap<String, Value>> {
     let marks: Vec<_> = fs::read_dir(scratch.join("state/ephemeral"))?.map(|mark| mark.unwrap().path()).collect();
     ensure!(marks.len() == 1, "{marks:?}");
     take("node/pod.ephemeral.json", &marks[0])?;
+    take("node/disks.backend.json", &scratch.join("state/backends/disks.json"))?;
     Ok(found)
 }
 
@@ -96,6 +97,6 @@ fn what_is_written_has_the_form_of_this_release() -> Result<()> {
         assert_eq!(shape(value), shape(&frozen), "{name} has another form, which needs another version");
         assert_eq!(value["version"], frozen["version"], "{name}");
     }
-    ensure!(written.len() == 12, "{:?}", written.keys());
+    ensure!(written.len() == 13, "{:?}", written.keys());
     Ok(())
 }
