@@ -20,7 +20,11 @@ pub(super) fn warn(config: &Config, engine: &Engine, memory: &Memory) -> Result<
     }
     for backend in config.backends.iter().filter(|backend| backend.is_on(&config.node)) {
         match memory.instance(&backend.name)? {
-            Some(instance) => drop(orphans.remove(&instance)),
+            Some(instance) => {
+                for own in memory.former(&backend.name).iter().chain([&instance]) {
+                    orphans.remove(own);
+                }
+            }
             // Nobody knows yet whose it is.
             None => return Ok(()),
         }

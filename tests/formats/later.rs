@@ -45,6 +45,23 @@ fn a_marker_of_a_later_release_is_not_served() -> Result<()> {
 }
 
 #[test]
+fn what_a_later_release_remembers_of_a_backend_keeps_it_from_being_served() -> Result<()> {
+    if !needs_root("what_a_later_release_remembers_of_a_backend_keeps_it_from_being_served")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    let memory = "state/backends/files.json";
+    let text = later(&left, memory)?;
+    left.host.spawn()?;
+    left.host.wait_for(DISKS)?;
+    left.host.wait_for_log("it is tried again backend=files")?;
+    let log = left.host.log();
+    ensure!(log.contains("has version 2, this release knows 1") && log.contains(memory), "{log}");
+    assert_eq!(fs::read(left.path(memory))?, text);
+    Ok(())
+}
+
+#[test]
 fn a_record_of_a_volume_of_a_later_release_is_refused() -> Result<()> {
     if !needs_root("a_record_of_a_volume_of_a_later_release_is_refused")? {
         return Ok(());

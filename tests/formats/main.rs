@@ -94,6 +94,7 @@ impl Left {
         }
         left.put(&format!("state/node/{}.formatting", left.ids["half"]), &read("node/half.formatting.json")?)?;
         left.put(&format!("state/ephemeral/{MARK}"), &read("node/pod.ephemeral.json")?)?;
+        left.put("state/backends/files.json", &read("node/files.backend.json")?)?;
         Ok(left)
     }
 

@@ -30,6 +30,21 @@ fn reasons(client: &Client, volume: &Volume) -> Result<Vec<String>> {
 }
 
 #[test]
+fn what_a_node_remembers_of_a_backend_is_read() -> Result<()> {
+    if !needs_root("what_a_node_remembers_of_a_backend_is_read")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    fs::rename(left.path("roots/files"), left.path("roots/away"))?;
+    left.host.spawn()?;
+    // Its store is not there: what it offered is known from before.
+    left.host.wait_for(FILES)?;
+    let refused = left.host.client(FILES)?.create_volume(create("new", MIB, mount())).expect_err("no store");
+    ensure!(refused.message().contains("the store of backend files is not open"), "{refused:?}");
+    Ok(())
+}
+
+#[test]
 fn markers_and_records_of_volumes_are_read_and_a_repeated_create_finds_them() -> Result<()> {
     if !needs_root("markers_and_records_of_volumes_are_read_and_a_repeated_create_finds_them")? {
         return Ok(());

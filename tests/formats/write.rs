@@ -19,7 +19,11 @@ fn shape(value: &Value) -> Value {
             .iter()
             .map(|(name, value)| (if name.starts_with('/') { "/" } else { name }.to_owned(), shape(value)))
             .collect(),
-        Value::Array(values) => values.iter().take(1).map(shape).collect(),
+        Value::Array(values) => {
+            let mut shapes: Vec<_> = values.iter().map(shape).collect();
+            shapes.dedup();
+            shapes.into()
+        }
         Value::String(_) => "text".into(),
         Value::Number(_) => "number".into(),
         Value::Bool(_) => "yes or no".into(),
@@ -79,6 +83,7 @@ fn written(host: &Host) -> Result<BTreeMap<String, Value>> {
     let marks: Vec<_> = fs::read_dir(scratch.join("state/ephemeral"))?.map(|mark| mark.unwrap().path()).collect();
     ensure!(marks.len() == 1, "{marks:?}");
     take("node/pod.ephemeral.json", &marks[0])?;
+    take("node/files.backend.json", &scratch.join("state/backends/files.json"))?;
     Ok(found)
 }
 
@@ -96,6 +101,6 @@ fn what_is_written_has_the_form_of_this_release() -> Result<()> {
         assert_eq!(shape(value), shape(&frozen), "{name} has another form, which needs another version");
         assert_eq!(value["version"], frozen["version"], "{name}");
     }
-    ensure!(written.len() == 12, "{:?}", written.keys());
+    ensure!(written.len() == 13, "{:?}", written.keys());
     Ok(())
 }
