@@ -9,8 +9,8 @@ use std::sync::Arc;
 use dunnage_driver_api::root::{Folder, Record, Records, Root};
 use dunnage_driver_api::{
     Backend, Bytes, Context, Create, CreateVolume, DirectorySource, Driver, DriverEntry, Error, Finding, Init,
-    NoParameters, Node, Opening, ParameterType, Reach, Result, Source, SourceRequest, Staging, Volume, VolumeKey,
-    Volumes,
+    KeyError, NoParameters, Node, Opening, ParameterType, Reach, Result, Source, SourceRequest, Staging, Volume,
+    VolumeKey, Volumes,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,10 @@ pub(crate) struct Minimal {
 impl Driver for Minimal {
     const NAME: &'static str = "minimal";
 
+    fn check_keys(&self) -> Result<(), KeyError> {
+        Root::check_key(&self.root)
+    }
+
     fn init(&self, _: &Opening) -> Result<Init> {
         Root::init(&self.root, Self::NAME)
     }
@@ -38,8 +42,8 @@ impl Driver for Minimal {
         let root = Root::open(&self.root, Self::NAME)?;
         let records = root.records()?;
         let data = root.data("data", &records)?;
-        let store = Arc::new(Store { records, data, root });
-        let instance = store.root.instance().clone();
+        let instance = root.instance().clone();
+        let store = Arc::new(Store { root, data, records });
         Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
             .with_create(store.clone())
@@ -54,12 +58,12 @@ impl Driver for Minimal {
 struct Store {
     root: Root,
     data: Folder,
-    records: Records<Nothing>,
+    records: Records<Own>,
 }
 
 /// What this driver keeps of a volume beside what the host gives it.
 #[derive(Serialize, Deserialize)]
-struct Nothing {}
+struct Own {}
 
 impl Volumes for Store {
     fn find(&self, _: &Context, key: &VolumeKey) -> Result<Option<Volume>> {
@@ -76,7 +80,7 @@ impl Create for Store {
         let volume = request.volume(request.capacity.choose(Bytes::new(1 << 30), 1)?)?;
         // The data first and the record last: with its record the volume exists.
         self.data.make_empty(request.key.as_str(), 0o777)?;
-        self.records.put(&Record { volume: volume.clone(), extra: Nothing {} })?;
+        self.records.put(&Record { volume: volume.clone(), extra: Own {} })?;
         Ok(volume)
     }
 
@@ -86,7 +90,6 @@ impl Create for Store {
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
-        // A kill between the two steps of `delete` leaves a record alone: no volume that a create may answer.
         self.data.contains(volume.key.as_str()).map(|found| !found)
     }
 }

@@ -10,6 +10,7 @@ mod health;
 mod heap;
 mod instances;
 mod memory;
+mod orphans;
 mod plugin;
 mod privileges;
 mod status;
@@ -79,6 +80,11 @@ impl Host {
             ephemeral: Arc::new(EphemeralMarks::open(&config.state)?),
         };
         let memory = Memory::new(&config.state);
+        if let Some(engine) = &environment.engine
+            && let Err(error) = orphans::warn(&config, engine, &memory)
+        {
+            tracing::warn!(error = error.report(), "cannot tell whether volumes of other backends are mounted here");
+        }
         let slot =
             |one: &BackendConfig| Slot::new(one.clone(), &config.node, config.mode, &memory, telemetry.metrics());
         let slots: Vec<_> = config.backends.iter().map(slot).collect();

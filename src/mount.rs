@@ -40,7 +40,7 @@ mod uses;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dunnage_driver_api::{Error, Result, Tool};
+use dunnage_driver_api::{Error, Result, Tool, VolumeId};
 
 pub use health::{HealthFinding, HealthStatus};
 pub(crate) use kernel::check as check_kernel;
@@ -86,6 +86,15 @@ impl Engine {
         let records = record::Records::new(&folder, &boot()?);
         records.prepare(&folder)?;
         Ok(Self { records, folder, namespace: namespace::Namespace::new(options.audience) })
+    }
+
+    /// Every volume that is staged or published on this node, by the names of its records: nothing that could hang is
+    /// looked at.
+    ///
+    /// # Errors
+    /// Where the records cannot be listed.
+    pub fn recorded(&self) -> Result<Vec<VolumeId>> {
+        self.records.volumes()
     }
 
     /// Every volume that is used on this node, by the records of the engine that has `<state>/node`; none where there

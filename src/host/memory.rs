@@ -242,6 +242,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_release_before_did_not_know_was_not_offered() {
+        let (state, memory, name) = memory();
+        let instance = InstanceId::random().unwrap();
+        std::fs::create_dir(state.path().join("backends")).unwrap();
+        let text = format!(
+            r#"{{"version": 1, "instance": "{instance}", "advertised": {{"mode": "all", "offers": {{"node": true}}}}}}"#
+        );
+        std::fs::write(state.path().join("backends/disks.json"), text).unwrap();
+        let offers = Offers { node: true, ..Offers::default() };
+        assert_eq!(memory.remembered(&name, Mode::All), Some(Remembered { instance, offers }));
+    }
+
+    #[test]
     fn a_file_of_a_later_release_is_no_reason_to_conclude_anything() {
         let (state, memory, name) = memory();
         std::fs::create_dir(state.path().join("backends")).unwrap();

@@ -173,19 +173,24 @@ impl Records {
 
     /// Every record.
     pub(super) fn all(&self) -> Result<Vec<Record>> {
+        self.files()?.iter().filter_map(|path| self.read(path).transpose()).collect()
+    }
+
+    /// The volumes that have a record, without reading any.
+    pub(super) fn volumes(&self) -> Result<Vec<VolumeId>> {
+        let volume = |path: &PathBuf| path.file_stem()?.to_str()?.parse().ok();
+        Ok(self.files()?.iter().filter_map(volume).collect())
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>> {
         let failed = |error: io::Error| Error::io(format!("cannot list {}", self.folder.display()), error);
-        let mut records = Vec::new();
         let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(records),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(failed)?,
         };
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                records.extend(self.read(&path)?);
-            }
-        }
-        Ok(records)
+        let paths: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+        let is_record = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+        Ok(paths.map_err(failed)?.into_iter().filter(is_record).collect())
     }
 
     /// Keeps a record; removes it where there is nothing left in it.

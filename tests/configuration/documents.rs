@@ -68,3 +68,20 @@ fn every_link_of_the_documents_leads_to_a_file() {
     }
     assert!(links > 20, "{links}");
 }
+
+#[test]
+fn the_steps_of_the_page_for_vendors_are_those_of_the_example() {
+    let page = fs::read_to_string(repository().join("docs/write-a-driver.md")).unwrap();
+    let example = fs::read_to_string(repository().join("examples/minimal.rs")).unwrap();
+    let blocks: Vec<_> = page.split("\n```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 4);
+    for block in &blocks[..3] {
+        let code = &block[block.find("impl ").unwrap()..];
+        // What a step does not hand out yet, the example does.
+        let lines = code.lines().filter(|line| !line.contains(".with_") && !line.contains("Backend::new("));
+        for line in lines.map(|line| line.replace("Acme", "Minimal").replace("acme", "minimal")) {
+            let line = line.trim();
+            assert!(line.starts_with("use ") || example.contains(line), "not in the example: {line}");
+        }
+    }
+}

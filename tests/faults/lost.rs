@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{MIB, Setup, block, create, loop_devices_beneath, mount, mounts_beneath, wait_until};
+use dunnage_test_common::{Host, MIB, Setup, block, create, loop_devices_beneath, mount, mounts_beneath, wait_until};
 use tonic::Code;
 
 use crate::{DUNNAGE, FAULTY, SOUND, needs_root, setup, volume};
@@ -203,4 +203,31 @@ fn behind_a_shared_name_a_closed_backend_is_still_one_of_several() -> Result<()>
     client.create_volume(with(Some("sound")))?.volume.context("no volume")?;
     fs::rename(&away, &root)?;
     wait_until("the backend to join", LIMIT, || Ok(client.create_volume(with(Some("faulty"))).is_ok()))
+}
+
+#[test]
+fn volumes_of_a_backend_that_left_the_node_are_told_at_the_start() -> Result<()> {
+    if !needs_root("volumes_of_a_backend_that_left_the_node_are_told_at_the_start")? {
+        return Ok(());
+    }
+    let mut host = setup("dir", "quota: none")?.start(DUNNAGE)?;
+    let client = host.client(FAULTY)?;
+    let used = volume(&host, &client, "used", mount())?;
+    client.node_publish_volume(used.publish())?;
+    let says = |host: &Host| host.log().contains("add its backend again");
+    host.restart()?;
+    ensure!(!says(&host), "{}", host.log());
+    host.kill()?;
+    let config = host.setup().config();
+    let text = fs::read_to_string(&config)?;
+    fs::write(&config, text.replacen("name: faulty\n", "name: faulty\n    nodes: [elsewhere]\n", 1))?;
+    host.spawn()?;
+    host.wait_for(SOUND)?;
+    ensure!(says(&host), "{}", host.log());
+    host.kill()?;
+    fs::write(&config, text)?;
+    host.spawn()?;
+    host.wait_for(FAULTY)?;
+    host.client(FAULTY)?.node_unpublish_volume(used.unpublish())?;
+    Ok(())
 }
