@@ -16,6 +16,7 @@ use super::root::{self, FailedMount, LOOK, Root, statx};
 /// How long an unmount that is refused as busy is tried again: such answers are mostly of a moment (a program that
 /// was just started and still holds a descriptor).
 const BUSY: Duration = Duration::from_secs(2);
+
 /// What is at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
@@ -209,9 +210,10 @@ impl Place {
                 Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
                 // There is no event to wait for: nobody tells when the last user of a mount goes.
                 Err(Errno::BUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
-                // What still uses it is a call that its server does not answer, and would end with this unmount alone. Only
-                // this mount goes: others may show the same file system.
-                Err(Errno::BUSY) if self.is_served_elsewhere()? => return self.unmount_with(UnmountFlags::DETACH),
+                // What uses it may be a call that its server never answers, and that nobody can end. Only this mount goes,
+                // others may show the same file system; and only where the server does not answer now, or a healthy
+                // volume would be taken from under the programs that have files open on it.
+                Err(Errno::BUSY) if self.is_silent()? => return self.unmount_with(UnmountFlags::DETACH),
                 Err(Errno::BUSY) => {
                     return Err(Error::precondition(format!(
                         "{} is in use: end the programs that have files open or a working directory in it",
@@ -224,8 +226,10 @@ impl Place {
         }
     }
 
-    fn is_served_elsewhere(&self) -> Result<bool> {
-        root::is_served_elsewhere(self.folder.as_fd(), Path::new(&self.name))
+    /// Whether what is mounted is served by a program or over a network, and the server does not answer.
+    fn is_silent(&self) -> Result<bool> {
+        let name = Path::new(&self.name);
+        Ok(root::is_served_elsewhere(self.folder.as_fd(), name)? && !root::answers(self.folder.as_fd(), name)?)
     }
 
     /// Takes a mount away whose server is gone: it holds nothing that could still be written.

@@ -3,6 +3,9 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use dunnage_driver_api::{Error, Result};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
@@ -12,6 +15,9 @@ use super::namespace;
 
 /// Looks at a file without asking a server that may never answer, and never through a link.
 pub(super) const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT).union(AtFlags::STATX_DONT_SYNC);
+
+/// How long the server of a mount may take to answer whether it is there.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// What a mount shows at its top, in the kernel's numbers: the same file system and the same file of it.
 ///
@@ -68,6 +74,25 @@ pub(super) fn is_served_elsewhere(folder: BorrowedFd<'_>, name: &Path) -> Result
         matches!(fs_type, "fuse" | "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "9p" | "afs")
             || fs_type.starts_with("fuse.")
     }))
+}
+
+/// Whether the server of the file system that is mounted at a name answers within [`ANSWER`]. The thread that asks ends
+/// when the server answers or goes, however late: the caller must not ask about one mount over and over.
+pub(super) fn answers(folder: BorrowedFd<'_>, name: &Path) -> Result<bool> {
+    let failed = |error: std::io::Error| Error::io(format!("cannot look at the mount {}", name.display()), error);
+    let (folder, name) = (folder.try_clone_to_owned().map_err(failed)?, name.to_owned());
+    let (answered, answer) = mpsc::channel();
+    let ask = move || {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // The mount is held open no longer than the question takes: it is to be unmounted.
+        let alive = rustix::fs::openat(&folder, &name, flags, Mode::empty())
+            .and_then(|file| rustix::fs::fstatfs(&file))
+            .is_ok();
+        // Who asked may have given up.
+        let _ = answered.send(alive);
+    };
+    thread::Builder::new().name("mount-answers".into()).spawn(ask).map_err(failed)?;
+    Ok(answer.recv_timeout(ANSWER).unwrap_or(false))
 }
 
 /// The line in the table of mounts for the mount at a name; `None` where no mount begins there. The only looks that read

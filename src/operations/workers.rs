@@ -60,8 +60,8 @@ impl Lane {
 /// A thread that is in one call for longer than [`stuck_after`](WorkersOptions::stuck_after) is stuck: another one takes
 /// its place, and it works on for this backend if it ever comes back. The calls of one [`Lane`] run one at a time, so
 /// that a volume never has more than one stuck thread that changes it and one that reads it; those behind it are
-/// refused. Calls for no volume run side by side, and are refused while one of them is stuck: what asks a dead store every minute must not use the threads up.
-/// When all the threads that there may be are stuck, every call is refused.
+/// refused. Calls for no volume run side by side, and are refused while one of them is stuck: what asks a dead store
+/// every minute must not use the threads up. When all the threads that there may be are stuck, every call is refused.
 pub struct Workers(Arc<Shared>);
 
 struct Shared {
@@ -77,8 +77,8 @@ impl Workers {
         Self(Arc::new(Shared { backend, pool, work: Condvar::new() }))
     }
 
-    /// Runs `work` on a thread of this backend, in the lane of its volume if it is for one, and waits for what it gives. If this
-    /// future is dropped before a thread has taken the work up, it is never run; after that it runs to its end.
+    /// Runs `work` on a thread of this backend, in the lane of its volume if it is for one, and waits for what it gives.
+    /// If this future is dropped before a thread has taken the work up, it is never run; after that it runs to its end.
     ///
     /// # Errors
     /// [`Failure::Refused`] where the work was not started, an internal error where it panicked, else its own error.

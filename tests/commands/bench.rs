@@ -152,7 +152,7 @@ fn ctrl_c_deletes_what_was_made() -> Result<()> {
     let Some(host) = rig("ctrl_c_deletes_what_was_made")? else { return Ok(()) };
     for csi_name in [FILES, DISKS] {
         let client = host.client(csi_name)?;
-        let mut running = Running::start(&mut bench(
+        let running = Running::start(&mut bench(
             &host,
             csi_name,
             &["--fill", "5", "--lives", "1000000", "--workers", "4", "--json"],

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use dunnage_test_common::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -21,20 +21,22 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A command that runs, with its standard output to be read. Killed where the test ends before it.
 struct Running {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    /// Until its end is waited for.
+    lines: Option<BufReader<ChildStdout>>,
 }
 
 impl Running {
     fn start(command: &mut Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start it")?;
-        let lines = BufReader::new(child.stdout.take().context("no output")?);
+        let lines = child.stdout.take().map(BufReader::new);
         Ok(Self { child, lines })
     }
 
     /// The next line; `None` at the end.
     fn line(&mut self) -> Result<Option<String>> {
         let mut line = String::new();
-        Ok((self.lines.read_line(&mut line)? > 0).then_some(line))
+        let lines = self.lines.as_mut().context("no output")?;
+        Ok((lines.read_line(&mut line)? > 0).then_some(line))
     }
 
     /// What Ctrl-C does.
@@ -43,15 +45,20 @@ impl Running {
         kill_process(process, Signal::INT).context("cannot signal it")
     }
 
-    /// Reads to the end, and waits for it.
-    fn end(&mut self) -> Result<(ExitStatus, String)> {
-        let mut rest = String::new();
-        self.lines.read_to_string(&mut rest)?;
+    /// Waits for its end, and reads what it wrote until then.
+    fn end(mut self) -> Result<(ExitStatus, String)> {
+        // Beside the waiting: it may fill the pipe before it ends, or never end.
+        let mut lines = self.lines.take().context("no output")?;
+        let reader = std::thread::spawn(move || {
+            let mut rest = String::new();
+            lines.read_to_string(&mut rest).map(|_| rest)
+        });
         let mut status = None;
         wait_until("the command to end", LIMIT, || {
             status = self.child.try_wait()?;
-            Ok(status.is_some())
+            Ok(status.is_some() && reader.is_finished())
         })?;
+        let rest = reader.join().map_err(|_| anyhow!("the reader of its output panicked"))??;
         Ok((status.context("it has not ended")?, rest))
     }
 }

@@ -1,6 +1,7 @@
 //! A store that stops answering after it was opened.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -156,6 +157,23 @@ fn a_store_that_falls_silent_holds_its_own_bounded_threads_and_all_goes_on_when_
     let there: BTreeSet<_> = entries.map(|entry| entry.volume.unwrap().volume_id).collect();
     ensure!(there.len() == 5, "there are {there:?}, not a, asked, b, idle and used");
     wait_until("the health to be good", LIMIT, || Ok(rig.health()?.starts_with("HTTP/1.1 200")))
+}
+
+#[test]
+fn a_volume_in_use_is_not_taken_away_while_its_server_answers() -> Result<()> {
+    let test = "a_volume_in_use_is_not_taken_away_while_its_server_answers";
+    let Some(rig) = rig(test)? else { return Ok(()) };
+    let used = rig.published("used")?;
+    let mut file = std::fs::File::create(used.target.join("data"))?;
+    let refused = soon(|| rig.sick.node_unpublish_volume(used.unpublish())).expect_err("a file is open in it");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    ensure!(refused.message().contains("is in use"), "{refused:?}");
+    file.write_all(b"data")?;
+    assert_eq!(std::fs::read_to_string(used.target.join("data"))?, "data");
+    drop(file);
+    rig.sick.node_unpublish_volume(used.unpublish())?;
+    ensure!(!used.target.exists(), "the target is left");
+    Ok(())
 }
 
 #[test]

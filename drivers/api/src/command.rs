@@ -214,22 +214,38 @@ fn feed(child: &mut Child, input: Option<Vec<u8>>) -> Option<std::thread::JoinHa
 
 /// Takes in what the child writes until it ends; kills its process group at `until` and answers `None`.
 fn attend(child: &mut Child, words: &mut Words, until: Instant) -> std::io::Result<Option<ExitStatus>> {
-    let pid = Pid::from_child(child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let watched = watch(child, words, until);
+    let status = conclude(child, watched)?;
+    if status.is_some() {
+        // What it wrote last. Its own children may have the pipes open still, and write for ever: nobody waits for those.
+        words.take_rest(Instant::now() + GRACE)?;
+    }
+    Ok(status)
+}
+
+/// Takes in what the child writes, and says whether it ended before `until`. It is not reaped.
+fn watch(child: &Child, words: &mut Words, until: Instant) -> std::io::Result<bool> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            kill_process_group(pid, Signal::KILL)?;
-            return child.wait().map(|_| None);
+            return Ok(false);
         }
         if words.wait(Some(pidfd.as_fd()), left)? {
-            let status = child.wait()?;
-            // What it wrote last. Its own children may have the pipes open still, and write for ever: nobody waits for
-            // those.
-            words.take_rest(Instant::now() + GRACE)?;
-            return Ok(Some(status));
+            return Ok(true);
         }
     }
+}
+
+/// Reaps the child. One that did not end, or that could not be watched (there may be no descriptor for it), is killed
+/// with its process group: it must not go on beside what is run in its place.
+fn conclude(child: &mut Child, watched: std::io::Result<bool>) -> std::io::Result<Option<ExitStatus>> {
+    let ended = matches!(watched, Ok(true));
+    if !ended {
+        kill_process_group(Pid::from_child(child), Signal::KILL)?;
+    }
+    let status = child.wait()?;
+    watched.map(|ended| ended.then_some(status))
 }
 
 #[cfg(test)]
@@ -243,6 +259,17 @@ mod tests {
         let command = SH.command().args(["-c", "sleep 1000 & sleep 1000"]).timeout(Duration::from_millis(50));
         let error = System.run(&command).unwrap_err();
         assert!(error.to_string().contains("did not end"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_watched_does_not_run_on() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut child = Process::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let no_descriptor = std::io::Error::from_raw_os_error(libc::EMFILE);
+        let error = conclude(&mut child, Err(no_descriptor)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        let status = child.try_wait().unwrap().expect("it is reaped");
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
     }
 
     #[test]

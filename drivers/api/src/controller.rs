@@ -80,8 +80,9 @@ pub trait Expand: Send + Sync {
     /// volume that is large enough already stays as it is. Never makes a volume smaller.
     ///
     /// # Errors
-    /// Before anything is changed: [`OutOfRange`](crate::ErrorKind::OutOfRange) where it cannot fit (never
-    /// ResourceExhausted, which a resizer takes for "still running").
+    /// Before anything is changed: [`OutOfRange`](crate::ErrorKind::OutOfRange) where it can never fit,
+    /// [`ResourceExhausted`](crate::ErrorKind::ResourceExhausted) where it does not fit now. The host answers both with
+    /// OUT_OF_RANGE, as a resizer takes RESOURCE_EXHAUSTED for "still running".
     fn expand(&self, cx: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded>;
 }
 

@@ -52,7 +52,7 @@ impl Create for Store {
     fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
         let key = &request.key;
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
-        let _room = self.reserve(size, ErrorKind::ResourceExhausted)?;
+        let _room = self.reserve(size)?;
         let volume = request.volume(size)?;
         // The folder before the record: a durable record promises that there is a folder.
         let folder = self.make_empty(key)?;
@@ -94,7 +94,7 @@ impl Expand for Store {
             return Err(Error::new(ErrorKind::OutOfRange, format!("a volume of {old} cannot shrink to {capacity}")));
         }
         if size > old {
-            let _room = self.reserve(size.minus(old), ErrorKind::OutOfRange)?;
+            let _room = self.reserve(size.minus(old))?;
             match (&self.quota, record.extra.project) {
                 (Some(quota), Some(project)) => quota.ensure(&self.open_data(key)?, project, size)?,
                 (None, Some(_)) => {
@@ -206,8 +206,8 @@ impl Store {
         Ok(Extra { project })
     }
 
-    /// Speaks for `size`, or says with `kind` that it does not fit now.
-    fn reserve(&self, size: Bytes, kind: ErrorKind) -> Result<Reservation> {
+    /// Speaks for `size`, where that fits now.
+    fn reserve(&self, size: Bytes) -> Result<Reservation> {
         let sizes = self.root.sizes()?;
         let place = self.root.folder().path().display();
         if size > sizes.total {
@@ -220,7 +220,10 @@ impl Store {
             if size <= room {
                 return Ok(());
             }
-            Err(Error::new(kind, format!("{place} has room for {room}, and {size} are needed: free some, or grow it")))
+            Err(Error::new(
+                ErrorKind::ResourceExhausted,
+                format!("{place} has room for {room}, and {size} are needed: free some, or grow it"),
+            ))
         };
         match &self.quota {
             Some(_) => self.records.reserve(size, |promised| fits(unpromised(sizes, promised))),

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use dunnage_driver_api::root::{Folder, Record, Records, Root};
 use dunnage_driver_api::{
-    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType,
-    Parameters, Result, Total, Volume, VolumeKey, Volumes,
+    Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType, Parameters,
+    Result, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -204,24 +204,15 @@ impl Expand for Store {
             return Ok(Expanded::to(old).after_node_expansion());
         }
         let size = capacity.choose(old, size::UNIT.get())?;
-        let _room =
-            self.room.reserve(&self.images, &self.records, size.minus(old), size).map_err(|error| never(error, old))?;
+        let _room = self.room.reserve(&self.images, &self.records, size.minus(old), size)?;
         let image = image_file::open(&self.images, &volume.key).map_err(self.images.failed("open the image", key))?;
-        image_file::grow(&image, size.get(), self.config.allocation).map_err(|error| never(error, old))?;
+        image_file::grow(&image, size.get(), self.config.allocation)?;
         image.sync_all().map_err(self.images.failed("sync", key))?;
         // The record comes last: until then a repeated call does the same again.
         record.volume.capacity = size;
         self.records.put(&record)?;
         Ok(Expanded::to(size).after_node_expansion())
     }
-}
-
-/// No room now is out of range here: a resizer takes ResourceExhausted for "still at work".
-fn never(error: Error, old: Bytes) -> Error {
-    if error.kind() != ErrorKind::ResourceExhausted {
-        return error;
-    }
-    Error::new(ErrorKind::OutOfRange, format!("the volume cannot grow, it keeps its {old}")).caused_by(error)
 }
 
 impl dunnage_driver_api::Room for Store {

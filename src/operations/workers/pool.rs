@@ -17,7 +17,7 @@ pub struct WorkersCount {
     pub live: usize,
     /// Threads that hang in a call.
     pub stuck: usize,
-    /// Calls that wait for a thread, or for an earlier call of their volume.
+    /// Calls that wait for a thread, or for an earlier call of their lane.
     pub queued: usize,
     /// Calls that were refused since the start of the process.
     pub refused: u64,

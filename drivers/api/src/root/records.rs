@@ -4,7 +4,8 @@
 //! moment of a power cut there is the old record, or the new one, or none. It is the commit point of a volume: what
 //! lies in the root without one is not a volume. A file of a cut-off write has a name that no key can have; the next
 //! start removes it. What a killed process renamed but did not sync is synced when the root is opened, before any
-//! answer can rest on it; and where a sync failed nothing is answered until another one has succeeded.
+//! answer can rest on it; and where a sync failed no volume is found, listed or missed until another one has succeeded.
+//! Only the sums (`promised`, `total`) do not wait for that: what they are ahead of the disk by is promised already.
 
 use std::io;
 use std::marker::PhantomData;
@@ -91,16 +92,18 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// Whether there is a record of this key, without reading it. Waits until the names are known.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// Where the folder cannot be read, or what is in it could not be made durable and still cannot.
     pub fn contains(&self, key: &VolumeKey) -> Result<bool> {
+        self.inner.settle()?;
         Ok(self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?.contains(key))
     }
 
     /// Whether there is no record at all, not even one that cannot be read. Waits until the names are known.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// Those of [`contains`](Self::contains).
     pub fn is_empty(&self) -> Result<bool> {
+        self.inner.settle()?;
         Ok(self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?.after(None).next().is_none())
     }
 
@@ -146,9 +149,10 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// found by every list, and a long one costs no file for each volume.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// Those of [`contains`](Self::contains).
     pub fn page(&self, after: Option<&VolumeKey>, limit: usize) -> Result<Vec<Volume>> {
         let inner = &self.inner;
+        inner.settle()?;
         let mut page = Vec::with_capacity(limit.min(1000));
         let mut buffer = Vec::new();
         let mut last = after.cloned();

@@ -247,7 +247,7 @@ fn a_volume_grows_and_never_shrinks() {
     assert_eq!(kind(rig.expand(&volume, 1, 4096)), ErrorKind::OutOfRange);
     let sizes = Folder::at(rig.temp.path()).unwrap().sizes().unwrap();
     assert_eq!(kind(rig.expand(&volume, i64::MAX, 0)), ErrorKind::OutOfRange);
-    assert_eq!(kind(rig.expand(&volume, sizes.total.get() as i64, 0)), ErrorKind::OutOfRange);
+    assert_eq!(kind(rig.expand(&volume, sizes.total.get() as i64, 0)), ErrorKind::ResourceExhausted);
     rig.restart();
     assert_eq!(rig.find("pvc-1").unwrap().capacity.get(), 1 << 20);
     rig.delete(&volume).unwrap();

@@ -17,7 +17,7 @@ fn promises_never_exceed_the_disk() {
     let error = root.expand(&volume, 80 * MIB).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfRange);
     let error = root.expand(&volume, 64 * MIB).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
     assert_eq!(root.find("a").unwrap().capacity, volume.capacity);
     assert_eq!(root.image("a").metadata().unwrap().len(), 40 * MIB);
     assert!(!root.image("b").exists());
@@ -92,7 +92,7 @@ fn a_create_that_fills_the_disk_leaves_nothing() {
     assert!(!root.image("a").exists() && root.find("a").is_none());
 
     let error = root.expand(&first, 40 * MIB).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
     assert_eq!((blocks(&root, "first"), root.image("first").metadata().unwrap().len()), (16 * MIB, 16 * MIB));
 
     std::fs::remove_file(root.path().join("foreign")).unwrap();
@@ -111,7 +111,7 @@ fn an_expansion_that_fills_the_disk_gives_back_what_it_took() {
     // After the driver has looked: it finds out by ENOSPC.
     std::fs::write(root.path().join("foreign"), vec![1; 64 << 20]).unwrap();
     let error = root.expand(&volume, 80 * MIB).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
     assert!(blocks(&root, "a") <= held + MIB, "{} of {held}", blocks(&root, "a"));
     assert_eq!(root.image("a").metadata().unwrap().len(), 16 * MIB);
 }

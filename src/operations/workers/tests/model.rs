@@ -10,7 +10,7 @@ use super::*;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A call comes, for one of three volumes or none.
+    /// A call comes, in one of four lanes or none.
     Call(Option<u8>),
     /// A thread that has nothing to do looks for work.
     Look,
@@ -22,7 +22,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => prop::option::of(0..3_u8).prop_map(Step::Call),
+        3 => prop::option::of(0..LANES).prop_map(Step::Call),
         3 => Just(Step::Look),
         2 => any::<usize>().prop_map(Step::End),
         1 => (0..4_u32).prop_map(Step::Pass),
@@ -30,6 +30,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 const LIMIT: Duration = Duration::from_secs(3000);
+/// Two volumes, each with its changes and its reads.
+const LANES: u8 = 4;
 const THREADS: usize = 2;
 const TOTAL: usize = 4;
 
@@ -38,10 +40,15 @@ struct Play {
     now: Instant,
     /// Threads that run and are in no call.
     free: usize,
-    /// Calls that run: the place, the volume, since when.
+    /// Calls that run: the place, the lane, since when.
     running: Vec<(u64, Option<u8>, Instant)>,
     let_in: usize,
     out: usize,
+}
+
+fn lane_of(number: u8) -> Lane {
+    let volume = VolumeKey::of_name(&(number / 2).to_string());
+    if number.is_multiple_of(2) { Lane::Changes(volume) } else { Lane::Reads(volume) }
 }
 
 struct Nothing(Option<u8>, mpsc::Sender<Option<u8>>);
@@ -57,11 +64,10 @@ impl Job for Nothing {
 impl Play {
     fn step(&mut self, step: Step, jobs: &(mpsc::Sender<Option<u8>>, mpsc::Receiver<Option<u8>>)) {
         match step {
-            Step::Call(volume) => {
-                let key = volume.map(|volume| Lane::Changes(VolumeKey::of_name(&volume.to_string())));
-                let stuck = self.running.iter().any(|(_, other, since)| *other == volume && self.now >= *since + LIMIT);
+            Step::Call(lane) => {
+                let stuck = self.running.iter().any(|(_, other, since)| *other == lane && self.now >= *since + LIMIT);
                 let full = self.pool.count().stuck == TOTAL;
-                let answer = self.pool.admit(key, Box::new(Nothing(volume, jobs.0.clone())));
+                let answer = self.pool.admit(lane.map(lane_of), Box::new(Nothing(lane, jobs.0.clone())));
                 assert_eq!(answer.is_err(), stuck || full, "{answer:?}");
                 self.let_in += usize::from(answer.is_ok());
                 self.free += usize::from(self.pool.take_place());
@@ -93,8 +99,8 @@ impl Play {
 
     fn check(&self) {
         let count = self.pool.count();
-        let stuck_volumes = |volume| self.running.iter().filter(|(_, other, _)| *other == Some(volume)).count();
-        assert!((0..3).all(|volume| stuck_volumes(volume) <= 1), "two calls of one volume run at once");
+        let running = |lane| self.running.iter().filter(|(_, other, _)| *other == Some(lane)).count();
+        assert!((0..LANES).all(|lane| running(lane) <= 1), "two calls of one lane run at once");
         assert!(count.live <= THREADS && count.live + count.stuck <= TOTAL, "{count:?}");
         assert_eq!(count.live + count.stuck, self.free + self.running.len(), "a thread is lost");
         assert_eq!(self.let_in, self.out + self.running.len() + count.queued, "a call is lost");

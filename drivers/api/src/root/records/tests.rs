@@ -318,9 +318,13 @@ fn what_could_not_be_synced_is_not_answered_until_it_is_durable() {
     assert!(temp.path().join(".dunnage/volumes/a").exists(), "the test does not test");
     records.get(&one.volume.key).unwrap_err();
     records.get(&key("b")).unwrap_err();
+    records.page(None, 10).unwrap_err();
+    records.contains(&one.volume.key).unwrap_err();
+    records.is_empty().unwrap_err();
     records.put(&record("b", 5)).unwrap_err();
     records.remove(&one.volume.key).unwrap_err();
     store.fail_folder_syncs(false);
+    assert_eq!(names(&records.page(None, 10).unwrap()), ["a"]);
     assert_eq!(records.get(&one.volume.key).unwrap(), Some(one.clone()));
     assert_eq!(records.get(&key("b")).unwrap(), None);
     store.fail_folder_syncs(true);
