@@ -101,7 +101,8 @@ impl Host {
         }
         let repeats = telemetry.clone();
         tasks.spawn(async move { repeats.log_repeats().await });
-        let keeping = Keeping { mode: config.mode, memory, instances: Instances::default() };
+        let names = config.backends.iter().map(|backend| backend.name.clone()).collect();
+        let keeping = Keeping { mode: config.mode, memory, instances: Instances::default(), names };
         for slot in &slots {
             let commands = slot.configured.commands.clone();
             let opening = Opening::new(slot.config.name.clone(), config.node.clone(), commands);

@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dunnage_driver_api::{Backend, BackendName, Context, InstanceId, NodeName, Opening, System, Total};
+use dunnage_driver_api::{Backend, BackendName, Context, Error, InstanceId, NodeName, Opening, System, Total};
 use tokio::sync::watch;
 
-use super::instances::Instances;
+use super::instances::{Instances, is_copy};
 use super::memory::Memory;
 use crate::config::{BackendConfig, Ephemeral, Mode};
 use crate::operations::{Deadline, Failure, Workers, WorkersOptions};
@@ -188,6 +188,21 @@ pub(super) struct Keeping {
     pub(super) mode: Mode,
     pub(super) memory: Memory,
     pub(super) instances: Instances,
+    /// The names of all backends.
+    pub(super) names: Arc<[BackendName]>,
+}
+
+impl Keeping {
+    /// Whose store it is by what this node remembers, for a backend of which it remembers none: a copy must not win
+    /// because it opened first.
+    fn owner(&self, instance: &InstanceId, backend: &BackendName) -> Result<Option<&BackendName>, Error> {
+        if self.memory.instance(backend)?.is_some() {
+            return Ok(None);
+        }
+        // Of a memory that cannot be read nothing is concluded.
+        let had = |name: &&BackendName| matches!(self.memory.instance(name), Ok(Some(had)) if had == *instance);
+        Ok(self.names.iter().find(had))
+    }
 }
 
 /// Opens the store, and proves that it is the one that this backend had before, and no other backend's.
@@ -203,6 +218,9 @@ async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backe
         }
         let backend = driver.open(&opening)?;
         let offers = Offers::of(&backend, keeping.mode);
+        if let Some(owner) = keeping.owner(&backend.instance, name)? {
+            return Err(is_copy(&backend.instance, name, owner));
+        }
         keeping.instances.claim(&backend.instance, name)?;
         let open = Remembered { instance: backend.instance.clone(), offers };
         keeping

@@ -24,11 +24,7 @@ impl Instances {
                 Ok(())
             }
             Entry::Occupied(taken) if taken.get() == backend => Ok(()),
-            Entry::Occupied(taken) => Err(Error::precondition(format!(
-                "instance {instance} is served by backend {} already, so the place of {backend} is a copy of that one's: \
-                 two volumes would have one id. Serve one of them",
-                taken.get()
-            ))),
+            Entry::Occupied(taken) => Err(is_copy(instance, backend, taken.get())),
         }
     }
 
@@ -36,6 +32,14 @@ impl Instances {
     pub(super) fn give_back(&self, instance: &InstanceId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
     }
+}
+
+/// The refusal of a backend whose store is a copy of another one's.
+pub(super) fn is_copy(instance: &InstanceId, backend: &BackendName, owner: &BackendName) -> Error {
+    Error::precondition(format!(
+        "instance {instance} is served by backend {owner} already, so the place of {backend} is a copy of that one's: two \
+         volumes would have one id. Serve one of them"
+    ))
 }
 
 #[cfg(test)]
