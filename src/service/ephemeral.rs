@@ -8,8 +8,8 @@ mod marks;
 use std::sync::Arc;
 
 use dunnage_driver_api::{
-    Bytes, CapacityRange, Context, CreateVolume, Error, Fingerprint, ForeignId, Result, Staging, StagingPath,
-    TargetPath, VolumeCapability, VolumeId, VolumeKey,
+    Bytes, CapacityRange, Context, CreateVolume, Error, ErrorKind, Fingerprint, ForeignId, Result, Staging,
+    StagingPath, TargetPath, VolumeCapability, VolumeId, VolumeKey,
 };
 use tonic::Status;
 
@@ -70,8 +70,12 @@ pub(super) async fn publish(
     call: Call,
     request: EphemeralRequest,
 ) -> std::result::Result<(), Status> {
-    let backend = shared.plugin.backend_named(request.backend.as_ref()).map_err(|error| {
-        refused(Error::precondition("no volume can be made for the pod on this node").caused_by(error))
+    let backend = shared.plugin.backend_named(request.backend.as_ref()).map_err(|error| match error.kind() {
+        // What CreateVolume says of a closed store is not for a node's call.
+        ErrorKind::ResourceExhausted => {
+            refused(Error::precondition("no volume can be made for the pod on this node").caused_by(error))
+        }
+        _ => refused(error),
     })?;
     let create = allowed(&backend, &request).map_err(refused)?;
     let (key, fields) = (

@@ -208,8 +208,10 @@ impl Rig {
         let answer = call(&self.client);
         killer.detach()?;
         // A status without a source came from the host: what was killed was a program that it ran.
-        let lost = answer.as_ref().is_err_and(|status| std::error::Error::source(status).is_some());
-        if lost {
+        let is_lost = |status: &Status| std::error::Error::source(status).is_some();
+        // A thread that works beside the call, as the one that empties the trash, may have been killed after the answer.
+        let probed = self.client.probe(Default::default());
+        if answer.as_ref().is_err_and(is_lost) || probed.is_err() {
             wait_until("the killed host to end", LIMIT, || Ok(self.host.ended()?.is_some()))?;
         }
         if self.host.ended()?.is_some() {
