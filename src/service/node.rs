@@ -7,6 +7,7 @@ use tonic::{Request, Response};
 
 use super::call::{Answer, Call, refused};
 use super::{Services, capabilities, ephemeral, storage_health};
+use crate::operations::Lane;
 use crate::wire::{self, Publish, VolumeHandle};
 
 #[tonic::async_trait]
@@ -115,7 +116,9 @@ impl Node for Services {
         let backend = shared.plugin.configured_of(&id).map_err(refused)?;
         let key = id.key.clone();
         let usage = shared
-            .read_at(call, backend, Some(&key), move |shared, _| shared.engine()?.stats(&id, path.as_path()))
+            .read_at(call, backend, Some(Lane::Reads(key)), move |shared, _| {
+                shared.engine()?.stats(&id, path.as_path())
+            })
             .await?;
         Ok(Response::new(csi::NodeGetVolumeStatsResponse { usage: usage.iter().map(wire::usage_to_wire).collect() }))
     }
