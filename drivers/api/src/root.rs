@@ -23,6 +23,7 @@ mod reaper;
 mod record;
 mod records;
 mod scan;
+mod sorted;
 mod syncs;
 mod trash;
 
