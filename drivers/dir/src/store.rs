@@ -1,11 +1,12 @@
 //! An opened root: what the host may ask of it.
 
+use std::ffi::OsStr;
 use std::io;
 
 use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, Sizes};
 use dunnage_driver_api::{
-    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectorySource, Error, ErrorKind, Expand, Expanded,
-    Node, Parameters, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectorySource, Error, ErrorKind,
+    Expand, Expanded, Node, Parameters, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,7 @@ impl Create for Store {
     fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
         let key = &request.key;
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
+        let _making = self.records.making(key);
         let _room = self.reserve(size)?;
         let volume = request.volume(size)?;
         // The folder before the record: a durable record promises that there is a folder.
@@ -140,21 +142,11 @@ impl Store {
         if self.quota.is_some() { ProjectQuota::UNIT } else { 1 }
     }
 
-    /// Removes the empty folders of creates that were cut off. What has data in it and no record stays.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
-    pub(crate) fn sweep(&self) -> Result<()> {
-        let failed = |error| self.data.failed("list", "")(error);
-        for entry in self.data.entries().map_err(failed)? {
-            let (name, _) = entry.map_err(failed)?;
-            let key = name.to_str().and_then(|name| name.parse::<VolumeKey>().ok());
-            if let Some(key) = key
-                && !self.records.contains(&key)?
-            {
-                // Only what is empty goes; what does not go the next create of its name tells of.
-                let _ = self.remove_empty(&key);
-            }
+    /// Removes the empty folder of a create that was cut off. What has data in it and no record stays.
+    pub(crate) fn remove_remains(&self, _: &OsStr, key: Option<&VolumeKey>) -> Result<()> {
+        if let Some(key) = key {
+            // Only what is empty goes; what does not go the next create of its name tells of.
+            let _ = self.remove_empty(key);
         }
         Ok(())
     }
