@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::sync::Arc;
 
 use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, Sizes};
 use dunnage_driver_api::{
-    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectorySource, Error, ErrorKind,
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectoryParent, DirectorySource, Error, ErrorKind,
     Expand, Expanded, Node, Parameters, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
 pub(crate) struct Store {
     pub(crate) records: Records<Extra>,
     pub(crate) data: Folder,
+    /// The same folder, as the host is told of it.
+    pub(crate) parent: Arc<DirectoryParent>,
     pub(crate) quota: Option<ProjectQuota>,
     pub(crate) mode: u32,
     pub(crate) root: Root,
@@ -132,7 +135,7 @@ impl Node for Store {
             quota.ensure(&self.open_data(key)?, project, found.volume.capacity)?;
         }
         let directory = self.data.open_path(key.as_str()).map_err(|error| self.not_opened(key, error))?;
-        Ok(Source::Directory(DirectorySource::new(directory)))
+        Ok(Source::Directory(DirectorySource::new(directory).beneath(self.parent.clone(), key.as_str())))
     }
 }
 
