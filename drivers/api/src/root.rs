@@ -22,7 +22,9 @@ mod marker;
 mod reaper;
 mod record;
 mod records;
+mod remains;
 mod scan;
+mod sorted;
 mod syncs;
 mod trash;
 
@@ -37,6 +39,7 @@ use serde::de::DeserializeOwned;
 pub use folder::{Folder, Sizes};
 pub use record::Record;
 pub use records::{Records, Reservation};
+pub use remains::{Making, sweep};
 pub use trash::Trash;
 
 use crate::driver::Init;
