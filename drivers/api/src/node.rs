@@ -3,13 +3,16 @@
 //! A driver answers with a [`Source`]; everything after that (probe, format, check, mount, bind, read-only, raw block,
 //! growth, statistics, unmount, recovery) is the host's mount engine.
 
+mod directory;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use directory::{DirectoryParent, DirectorySource, OwnMount};
 
 use crate::capability::FsType;
 use crate::context::Context;
@@ -138,21 +141,6 @@ impl DeviceSource {
     pub fn reading_zero(mut self) -> Self {
         self.reads_zero = true;
         self
-    }
-}
-
-/// A directory that is one volume.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct DirectorySource {
-    /// The directory, opened `O_PATH` beneath the backend's root.
-    pub directory: OwnedFd,
-}
-
-impl DirectorySource {
-    /// An open directory.
-    pub fn new(directory: OwnedFd) -> Self {
-        Self { directory }
     }
 }
 

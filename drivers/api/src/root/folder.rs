@@ -49,6 +49,11 @@ impl Folder {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// The same folder through `fd`, which the caller opened in another mount. Messages name it by the same path.
+    pub fn seen_through(&self, fd: OwnedFd) -> Self {
+        Self { fd, path: self.path.clone() }
+    }
+
     /// Its path as it was opened: for messages alone.
     pub fn path(&self) -> &Path {
         &self.path
