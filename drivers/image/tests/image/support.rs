@@ -55,13 +55,18 @@ impl Root {
 
     /// A root that is an ext4 of this size; a failed allocation leaves blocks behind there.
     pub(crate) fn on_ext4(keys: &str, bytes: u64) -> Self {
+        Self::on_disk(keys, "ext4", bytes)
+    }
+
+    /// A root that is a file system of this type and size.
+    pub(crate) fn on_disk(keys: &str, fs_type: &str, bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let disk = tempfile::NamedTempFile::new().unwrap();
         disk.as_file().set_len(bytes).unwrap();
-        run("mkfs.ext4", &["-q", disk.path().to_str().unwrap()]);
+        run(&format!("mkfs.{fs_type}"), &["-q", disk.path().to_str().unwrap()]);
         // Dropped when it is mounted: losetup leaves it to go with the mount.
         let device = Foreign::of(disk.path());
-        let mount = Mount::new(&device.0, folder.path(), "ext4", "");
+        let mount = Mount::new(&device.0, folder.path(), fs_type, "");
         Self::open(keys, Some(mount), folder)
     }
 
