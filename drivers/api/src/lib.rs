@@ -42,7 +42,9 @@ pub use finding::{Claim, Finding, Severity};
 pub use id::{Fingerprint, ForeignId, Generation, InstanceId, SnapshotId, SnapshotKey, VolumeId, VolumeKey};
 pub use key::{KeyError, read_keys};
 pub use name::{BackendName, NodeName};
-pub use node::{DeviceSource, DirectorySource, Identity, Node, ReleaseRecord, Source, SourceRequest, Staging};
+pub use node::{
+    DeviceSource, DirectorySource, Identity, Node, ReleaseRecord, Source, SourceRequest, Staging, VolumeUsage,
+};
 pub use parameters::{NoParameters, ParameterType, Parameters};
 pub use path::{StagingPath, TargetPath};
 pub use secrets::Secrets;
