@@ -5,14 +5,14 @@ use std::fs;
 use dunnage_driver_api::{Driver, ErrorKind, Init, Severity};
 use dunnage_testkit::needs_root;
 
-use crate::support::{Disk, MIB, Root, btrfs, driver, opening};
+use crate::support::{DISK, Disk, MIB, Root, btrfs, driver, opening};
 
 #[test]
 fn another_file_system_is_refused_with_the_remedy() {
     if !needs_root("another_file_system_is_refused_with_the_remedy") {
         return;
     }
-    let disk = Disk::made_by("mkfs.ext4");
+    let disk = Disk::made_by("mkfs.ext4", DISK);
     let error = driver(disk.path(), "").init(&opening()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     assert!(error.to_string().contains("is not on a btrfs"), "{error}");

@@ -17,7 +17,7 @@ use dunnage_driver_btrfs::Btrfs;
 use tempfile::{NamedTempFile, TempDir};
 
 pub(crate) const MIB: u64 = 1 << 20;
-const DISK: u64 = 1 << 30;
+pub(crate) const DISK: u64 = 1 << 30;
 
 /// A btrfs of a test's own, mounted.
 pub(crate) struct Disk {
@@ -27,13 +27,13 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self::made_by("mkfs.btrfs")
+        Self::made_by("mkfs.btrfs", DISK)
     }
 
-    /// One made by another program.
-    pub(crate) fn made_by(mkfs: &str) -> Self {
+    /// One of this size, made by another program.
+    pub(crate) fn made_by(mkfs: &str, bytes: u64) -> Self {
         let (folder, image) = (tempfile::tempdir().unwrap(), NamedTempFile::new().unwrap());
-        image.as_file().set_len(DISK).unwrap();
+        image.as_file().set_len(bytes).unwrap();
         run(mkfs, &["-q", image.path().to_str().unwrap()]);
         let disk = Self { folder, image };
         // With each second, and not each half minute, the kernel cleans up.
@@ -44,7 +44,7 @@ impl Disk {
     /// What its device has at this moment, without what is in the memory of the file system alone.
     fn copy(&self) -> NamedTempFile {
         let image = NamedTempFile::new().unwrap();
-        run("cp", &["--sparse=always", self.image.path().to_str().unwrap(), image.path().to_str().unwrap()]);
+        run("cp", &["--sparse=auto", self.image.path().to_str().unwrap(), image.path().to_str().unwrap()]);
         image
     }
 
@@ -97,7 +97,11 @@ pub(crate) struct Root {
 impl Root {
     /// A root with these further keys, as JSON: `"quota": "full"`.
     pub(crate) fn new(keys: &str) -> Self {
-        let mut root = Self { calls: None, keys: keys.into(), disk: Disk::new() };
+        Self::on(Disk::new(), keys)
+    }
+
+    pub(crate) fn on(disk: Disk, keys: &str) -> Self {
+        let mut root = Self { calls: None, keys: keys.into(), disk };
         root.driver().init(&opening()).unwrap();
         root.restart();
         root
