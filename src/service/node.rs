@@ -8,6 +8,7 @@ use tonic::{Request, Response};
 use super::call::{Answer, Call, refused};
 use super::{Services, capabilities, ephemeral, storage_health};
 use crate::mount;
+use crate::operations::Lane;
 use crate::wire::{self, Publish, VolumeHandle};
 
 #[tonic::async_trait]
@@ -117,7 +118,7 @@ impl Node for Services {
         // Where the store is not open its file system is still there to be asked.
         let (key, served) = (id.key.clone(), shared.plugin.backend_of(&id).ok());
         let usage = shared
-            .read_at(call, backend, Some(&key), move |shared, cx| {
+            .read_at(call, backend, Some(Lane::Reads(key)), move |shared, cx| {
                 let usages = shared.engine()?.stats(&id, path.as_path())?;
                 match served.as_ref().and_then(|served| served.backend.node.as_ref()) {
                     Some((node, _)) => Ok(mount::of_its_own(usages, node.usage(cx, &id)?)),
