@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod copies;
 mod in_guest;
 mod inline;
 mod killer;
@@ -82,6 +83,16 @@ fn a_subvolume_survives_kills_between_and_within_all_calls() -> Result<()> {
     let mut rig = btrfs()?;
     rig.life(Kill::Between)?;
     at_each(|nth| rig.life(Kill::Within(nth)), 30)
+}
+
+#[test]
+fn copies_of_a_subvolume_survive_kills_between_and_within_all_calls() -> Result<()> {
+    if !can_kill_on_btrfs("copies_of_a_subvolume_survive_kills_between_and_within_all_calls")? {
+        return Ok(());
+    }
+    let mut rig = btrfs()?;
+    rig.copied_life(Kill::Between)?;
+    at_each(|nth| rig.copied_life(Kill::Within(nth)), 30)
 }
 
 #[test]
