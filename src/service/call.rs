@@ -4,10 +4,11 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::{Context, Error, Result, Secrets, VolumeId, VolumeKey};
+use dunnage_driver_api::{Context, Error, Result, Secrets, Unknown, VolumeId, VolumeKey};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
+use crate::mount::Still;
 use crate::operations::{Deadline, Key, Keys, Lane, Request as Operation};
 use crate::registry::{ConfiguredBackend, ServedBackend};
 use crate::status;
@@ -66,9 +67,13 @@ fn timeout(text: &str) -> Option<Duration> {
 }
 
 impl Shared {
-    fn context(backend: &ConfiguredBackend, call: &Call, deadline: Instant) -> Context {
+    fn context(&self, backend: &ConfiguredBackend, call: &Call, deadline: Instant) -> Context {
         let within = deadline.saturating_duration_since(Instant::now());
-        Context::new(within, backend.commands.clone()).with_secrets(call.secrets.clone())
+        let cx = Context::new(within, backend.commands.clone()).with_secrets(call.secrets.clone());
+        match &self.engine {
+            Some(engine) => cx.with_still(Arc::new(Still(engine.clone()))),
+            None => cx.with_still(Arc::new(Unknown)),
+        }
     }
 
     /// Runs what changes a volume: as an operation that holds the volume's key until it has ended, on the backend's
@@ -126,7 +131,7 @@ impl Shared {
     ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
         let deadline = call.deadline.answer_by().max(Instant::now() + WAIT);
-        let (shared, cx) = (self.clone(), Self::context(&backend, &call, deadline));
+        let (shared, cx) = (self.clone(), self.context(&backend, &call, deadline));
         let operation = async move { backend.run(Some(lane), move || work(&shared, &cx)).await };
         self.operations
             .run(keys, Operation::of(call.rpc, fields), call.deadline, operation)
@@ -166,7 +171,7 @@ impl Shared {
         work: impl FnOnce(&Self, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
-        let (shared, cx) = (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()));
+        let (shared, cx) = (self.clone(), self.context(&backend, &call, call.deadline.answer_by()));
         let reading = async move { backend.run(lane, move || work(&shared, &cx)).await };
         call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(call.rpc, &failure))
     }

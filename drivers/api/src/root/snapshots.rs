@@ -61,6 +61,14 @@ impl<E: Serialize + DeserializeOwned> SnapshotRecords<E> {
         self.0.contains(key.in_records())
     }
 
+    /// Whether there is no record at all, not even one that cannot be read.
+    ///
+    /// # Errors
+    /// As [`Records::is_empty`].
+    pub fn is_empty(&self) -> Result<bool> {
+        self.0.is_empty()
+    }
+
     /// Writes a record, over the one that is there; durable when it returns.
     ///
     /// # Errors
