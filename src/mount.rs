@@ -52,6 +52,7 @@ pub(crate) use kernel::check as check_kernel;
 pub use namespace::Audience;
 pub(crate) use namespace::is_of_host;
 pub use request::{PublishVolume, Release, StageVolume};
+pub(crate) use stats::of_its_own;
 pub use stats::{Unit, Usage};
 pub use uses::Uses;
 

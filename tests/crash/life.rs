@@ -147,7 +147,7 @@ impl Rig {
         Ok(killed)
     }
 
-    fn bring(&self, volume: &Volume) -> Result<()> {
+    pub(crate) fn bring(&self, volume: &Volume) -> Result<()> {
         if volume.staging.is_some() {
             self.client.node_stage_volume(volume.stage()).context("cannot stage")?;
         }
@@ -164,7 +164,7 @@ impl Rig {
         self.nothing_is_left()
     }
 
-    fn make(&mut self, kill: Kill) -> Result<Volume> {
+    pub(crate) fn make(&mut self, kill: Kill) -> Result<Volume> {
         let request = create("a volume", self.bytes, self.capability.clone());
         let made = self.call("create", kill, |client| client.create_volume(request.clone()))?;
         let made = made.volume.context("no volume")?;

@@ -44,7 +44,7 @@ pub use key::{KeyError, read_keys};
 pub use name::{BackendName, NodeName};
 pub use node::{
     DeviceSource, DirectoryParent, DirectorySource, Identity, Node, OwnMount, ReleaseRecord, Source, SourceRequest,
-    Staging,
+    Staging, VolumeUsage,
 };
 pub use parameters::{NoParameters, ParameterType, Parameters};
 pub use path::{StagingPath, TargetPath};
