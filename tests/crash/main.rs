@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod formatting;
 mod in_guest;
 mod inline;
 mod killer;
