@@ -37,6 +37,8 @@ pub(super) struct TestNode {
     pub(super) directory: bool,
     /// What the volume that is a directory lies in, for a driver that tells.
     pub(super) parent: Option<Arc<DirectoryParent>>,
+    /// Whether it says that the device was never written to.
+    pub(super) blank: bool,
     pub(super) sources: AtomicUsize,
     pub(super) releases: AtomicUsize,
 }
@@ -82,7 +84,8 @@ impl Node for TestNode {
         let release = ReleaseRecord::new(&path)?;
         (request.keep)(&release)?;
         let identity = Identity(self.image.display().to_string());
-        Ok(Source::Device(DeviceSource::new(File::open(&path).unwrap(), path, identity, release).reading_zero()))
+        let source = DeviceSource::new(File::open(&path).unwrap(), path, identity, release).reading_zero();
+        Ok(Source::Device(if self.blank { source.blank() } else { source }))
     }
 
     fn refresh(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {
@@ -145,6 +148,7 @@ impl Rig {
                 image: folder.join(name),
                 directory: false,
                 parent: None,
+                blank: false,
                 sources: AtomicUsize::new(0),
                 releases: AtomicUsize::new(0),
             },

@@ -9,7 +9,11 @@ use crate::support::{Calls, MIB, Root, block, cx, is_root, mount, read, size_of,
 
 /// Both file systems, each with room for a few small images.
 fn roots() -> Vec<Root> {
-    if is_root() { ["xfs", "btrfs"].map(|fs_type| Root::on_disk("", fs_type, 512 * MIB)).into() } else { Vec::new() }
+    if is_root() {
+        [FsType::Xfs, FsType::Btrfs].map(|fs_type| Root::on_new(fs_type, "", 512 * MIB)).into()
+    } else {
+        Vec::new()
+    }
 }
 
 trait Copying {
