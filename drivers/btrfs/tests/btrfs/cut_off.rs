@@ -1,6 +1,7 @@
 //! What a process leaves that is killed between two steps, and what the next one makes of it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use dunnage_driver_api::ErrorKind;
 use dunnage_testkit::needs_root;
@@ -117,6 +118,8 @@ fn what_was_answered_survives_a_power_cut() {
         assert!(root.find("gone").is_none() && root.find_snapshot("gone").is_none());
         let cloned = root.find("c").unwrap();
         assert_eq!(cloned.capacity.get(), 32 * MIB);
+        let mode = fs::metadata(root.data("a")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o777);
         for file in [root.data("a"), root.data("c"), root.snapshot_data("s")].map(|data| data.join("file")) {
             assert_eq!(fs::read_to_string(file).unwrap(), "data");
         }
