@@ -1,5 +1,7 @@
 //! Copies of a file system that is in use: of one moment, and never at the price of its users.
 
+mod groups;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -12,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type};
 use dunnage_test_common::{
-    Client, Frozen, Host, MIB, Need, Setup, Volume, can_run, create, filesystem, mount_new, wait_until,
+    Client, Frozen, Host, MIB, Need, Setup, Volume, block, can_run, create, filesystem, mount_new, wait_until,
 };
 use tonic::Code;
 
