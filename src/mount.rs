@@ -14,6 +14,7 @@
 mod bind;
 mod check;
 mod device;
+mod directory;
 mod filesystem;
 mod format;
 mod grow;

@@ -1,7 +1,8 @@
 //! A block device by its number: what is known of it without opening it.
 
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -58,20 +59,28 @@ impl DeviceNumber {
 
     /// Whether the kernel still has this device; another one that got its number is not it.
     pub(super) fn exists(self) -> bool {
-        self.folder().exists() && self.sequence.is_none_or(|sequence| self.sequence_now() == Some(sequence))
+        match self.sequence {
+            Some(sequence) => self.sequence_now() == Some(sequence),
+            None => self.folder().exists(),
+        }
     }
 
     fn sequence_now(self) -> Option<u64> {
-        fs::read_to_string(self.folder().join("diskseq")).ok()?.trim().parse().ok()
+        self.read("diskseq").ok()?.parse().ok()
+    }
+
+    /// What sysfs says of it now, which one read gives whole.
+    fn read(self, name: &str) -> io::Result<String> {
+        let mut text = [0; 64];
+        let length = File::open(self.folder().join(name))?.read(&mut text)?;
+        Ok(String::from_utf8_lossy(&text[..length]).trim().to_owned())
     }
 
     fn attribute(self, name: &str) -> Result<String> {
         if !self.exists() {
             return Err(Error::precondition(format!("the device {self} is gone")));
         }
-        fs::read_to_string(self.folder().join(name))
-            .map(|text| text.trim().to_owned())
-            .map_err(|error| Error::io(format!("cannot read the {name} of device {self}"), error))
+        self.read(name).map_err(|error| Error::io(format!("cannot read the {name} of device {self}"), error))
     }
 
     fn folder(self) -> PathBuf {

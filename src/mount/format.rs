@@ -2,14 +2,25 @@
 //!
 //! A program that formats may be killed in the middle, or the power may fail; what it leaves is neither blank nor a file
 //! system, and must not be taken for anybody's data. So before it runs a file says, durably, that this very device was
-//! blank. While that file exists, bytes of no known form on the device are ours and may be formatted again; a finished
-//! file system or any other known mark never is. The file goes, durably, before the new file system is mounted for the
-//! first time, so that it never stands beside a user's data.
+//! blank. While that file says so, bytes of no known form on the device are ours and may be formatted again; a finished
+//! file system or any other known mark never is. It says so no more, durably, before the new file system is mounted for
+//! the first time, so that it never stands beside a user's data.
+//!
+//! This process may be killed as well, and the program runs on. So the file is locked, and the program holds the lock
+//! until it ends: who finds it taken leaves the device alone.
+//!
+//! What a cut leaves at each step, be it of this process or of the power:
+//! - the file made, or half of it written: it names no device, and the device is blank;
+//! - written and flushed: it names a device that is blank, or has a part of a file system, or the whole;
+//! - its first byte struck out, but not flushed: it may name the device again. It is there still, so that the next call
+//!   strikes it out and flushes it before anything is mounted;
+//! - struck out and flushed: it names no device, whether it is removed, or is there again after the power failed.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{
     Bytes, Command, Context, DeviceSource, Error, ErrorKind, FsType, Identity, Result, Tool, VolumeId,
@@ -36,6 +47,8 @@ const XFS_PROFILES: &str = "/usr/share/xfsprogs/mkfs";
 #[derive(Debug)]
 pub(super) struct Intent {
     path: PathBuf,
+    /// The file, locked; of most volumes there is none.
+    file: Option<File>,
 }
 
 /// The form of the file that this release writes; it reads this one and the one before.
@@ -48,9 +61,41 @@ struct Blank {
 }
 
 impl Intent {
-    /// The one of a volume, in the engine's folder. It outlives a boot, unlike a stage record.
-    pub(super) fn of(folder: &Path, volume: &VolumeId) -> Self {
-        Self { path: folder.join(format!("{volume}.formatting")) }
+    /// The one of a volume, in the engine's folder, once no program formats its device any more. It outlives a boot,
+    /// unlike a stage record.
+    ///
+    /// # Errors
+    /// FailedPrecondition where a program still does at `until`: one that was started before this process.
+    pub(super) fn settled(folder: &Path, volume: &VolumeId, until: Instant) -> Result<Self> {
+        let mut intent = Self { path: folder.join(format!("{volume}.formatting")), file: None };
+        match File::options().read(true).write(true).open(&intent.path) {
+            Ok(file) => {
+                intent.lock(&file, until)?;
+                intent.file = Some(file);
+                Ok(intent)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(intent),
+            Err(error) => Err(intent.error("open", error)),
+        }
+    }
+
+    fn lock(&self, file: &File, until: Instant) -> Result<()> {
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(()),
+                // Waiting for a lock has no end of its own, and the thread could not be told to leave.
+                Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::precondition(format!(
+                        "the volume is still being formatted by a program that was started before this host, so its \
+                         device is left alone: wait for the program, or end it (`fuser {}` tells which it is)",
+                        self.path.display()
+                    ))
+                    .retry(true));
+                }
+                Err(TryLockError::Error(error)) => return Err(self.error("lock", error)),
+            }
+        }
     }
 
     /// Whether it was written for this device. A file that was cut short was never followed by a formatting.
@@ -58,31 +103,53 @@ impl Intent {
     /// # Errors
     /// FailedPrecondition where a later release wrote it: what that means is not known here.
     pub(super) fn names(&self, identity: &Identity) -> Result<bool> {
-        match fs::read(&self.path) {
-            Ok(text) if record::is_later(&text, VERSION) => Err(Error::precondition(format!(
+        let Some(mut file) = self.file.as_ref() else { return Ok(false) };
+        let mut text = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut text)).map_err(|error| self.error("read", error))?;
+        if record::is_later(&text, VERSION) {
+            return Err(Error::precondition(format!(
                 "{} was written by a later release, which was formatting the device: run that one",
                 self.path.display()
-            ))),
-            Ok(text) => Ok(serde_json::from_slice(&text).is_ok_and(|blank: Blank| blank.identity == *identity)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(self.error("read", error)),
+            )));
         }
+        Ok(serde_json::from_slice(&text).is_ok_and(|blank: Blank| blank.identity == *identity))
     }
 
-    fn write(&self, identity: &Identity) -> Result<()> {
+    fn write(&mut self, identity: &Identity) -> Result<()> {
         let text = serde_json::to_vec(&Blank { version: VERSION, identity: identity.clone() })
             .map_err(|error| Error::internal("cannot write that a device is blank").caused_by(error))?;
-        record::replace(&self.path, &text)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| self.flush_folder())
-            .map_err(|error| self.error("write", error))
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let options = File::options().read(true).write(true).create_new(true).mode(0o600).open(&self.path);
+                let file = options.map_err(|error| self.error("make", error))?;
+                self.lock(&file, Instant::now())?;
+                file
+            }
+        };
+        let written = file.set_len(0).and_then(|()| file.write_all_at(&text, 0)).and_then(|()| file.sync_all());
+        written.and_then(|()| self.flush_folder()).map_err(|error| self.error("write", error))?;
+        self.file = Some(file);
+        Ok(())
     }
 
-    /// Takes it away, durably.
-    pub(super) fn remove(&self) -> Result<()> {
-        match fs::remove_file(&self.path).and_then(|()| self.flush_folder()) {
+    /// The locked file, for the program that formats.
+    fn held(&self) -> Result<File> {
+        let file = self.file.as_ref().ok_or_else(|| Error::internal("nothing says that the device was blank"))?;
+        file.try_clone().map_err(|error| self.error("hold", error))
+    }
+
+    /// Has it name no device any more, durably, and takes it away.
+    pub(super) fn remove(&mut self) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        // One byte is written whole or not at all, and in its place, so that only its block is flushed.
+        file.write_all_at(b" ", 0).and_then(|()| file.sync_data()).map_err(|error| self.error("strike out", error))?;
+        match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error("remove", error)),
-            _ => Ok(()),
+            _ => {
+                self.file = None;
+                Ok(())
+            }
         }
     }
 
@@ -101,13 +168,14 @@ pub(super) fn format(
     source: &DeviceSource,
     size: Bytes,
     fs_type: FsType,
-    intent: &Intent,
+    intent: &mut Intent,
     again: bool,
 ) -> Result<FileSystem> {
-    let command = command(cx, fs_type, source.reads_zero, again)?.arg(&source.path).timeout(TIMEOUT).dies_with_host();
+    let command = command(cx, fs_type, source.reads_zero, again)?.arg(&source.path).timeout(TIMEOUT);
     if !again {
         intent.write(&source.identity)?;
     }
+    let command = command.holding(intent.held()?);
     let ran = cx.commands.run(&command);
     if ran.as_ref().is_err_and(|error| error.kind() == ErrorKind::FailedPrecondition) && !again {
         // The program is not there: the device is as blank as before.
@@ -170,6 +238,8 @@ fn tool_version(cx: &Context, tool: Tool) -> Result<Option<Version>> {
 
 #[cfg(test)]
 mod tests {
+    use dunnage_driver_api::{Generation, InstanceId, VolumeKey};
+
     use super::*;
 
     #[test]
@@ -190,14 +260,44 @@ mod tests {
     #[test]
     fn an_intent_is_only_for_the_device_it_names() {
         let folder = tempfile::tempdir().unwrap();
-        let intent = Intent { path: folder.path().join("v.formatting") };
+        let volume = VolumeId {
+            instance: InstanceId::random().unwrap(),
+            key: VolumeKey::of_name("v"),
+            generation: Generation::random().unwrap(),
+        };
+        let settled = || Intent::settled(folder.path(), &volume, Instant::now());
         let (own, other) = (Identity("a".into()), Identity("b".into()));
+        let mut intent = settled().unwrap();
         assert!(!intent.names(&own).unwrap());
         intent.write(&own).unwrap();
         assert!(intent.names(&own).unwrap() && !intent.names(&other).unwrap());
-        fs::write(&intent.path, "{\"vers").unwrap();
+        let error = settled().unwrap_err();
+        assert!(error.to_string().contains("still being formatted"), "{error}");
+
+        let (program, path) = (intent.held().unwrap(), intent.path.clone());
+        drop(intent);
+        settled().unwrap_err();
+        drop(program);
+        let mut left = settled().unwrap();
+        assert!(left.names(&own).unwrap());
+        left.write(&other).unwrap();
+        assert!(left.names(&other).unwrap() && !left.names(&own).unwrap());
+        drop(left);
+
+        // The power failed after it was removed, and its name is there again.
+        let kept = folder.path().join("kept");
+        fs::hard_link(&path, &kept).unwrap();
+        let mut intent = settled().unwrap();
+        intent.remove().unwrap();
+        intent.remove().unwrap();
+        assert!(!path.exists() && !intent.names(&other).unwrap());
+        fs::rename(&kept, &path).unwrap();
+        assert!(!settled().unwrap().names(&other).unwrap());
+
+        fs::write(&path, "{\"vers").unwrap();
+        let mut intent = settled().unwrap();
         assert!(!intent.names(&own).unwrap());
         intent.remove().unwrap();
-        intent.remove().unwrap();
+        assert!(!path.exists());
     }
 }

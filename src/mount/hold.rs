@@ -9,8 +9,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::place::{Place, Seen};
-use super::record::{self, Record};
+use super::record::Record;
 use super::root::Root;
 use super::uses::published;
 use super::{Engine, sys};
@@ -230,7 +231,8 @@ impl Engine {
         let failed = |error| Error::io(format!("cannot write {}", intent.display()), error);
         let said = Intent { version: VERSION, mounts: mounts.iter().map(|(mount, _)| mount.clone()).collect() };
         let text = serde_json::to_vec(&said).map_err(|error| failed(error.into()))?;
-        record::replace(&intent, &text).map_err(failed)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&intent).map_err(failed)?;
+        file.write_all(&text).map_err(failed)?;
         let tops: Vec<_> = mounts.iter().map(|(_, top)| top).collect();
         let guard = self.guards.start(&intent, &tops, within);
         let mut freeze = Freeze { intent, guard: None, frozen: Vec::new() };

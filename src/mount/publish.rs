@@ -13,7 +13,7 @@ use super::request::PublishVolume;
 use super::root::Root;
 use super::stage::{Contexts, IfBlank, options_of};
 use super::uses::published;
-use super::{Engine, bind, sys};
+use super::{Engine, bind, directory, sys};
 
 /// One publish, as its steps need it.
 #[derive(Clone, Copy)]
@@ -101,7 +101,7 @@ impl Engine {
         let wanted =
             SourceRequest::new(&request.volume, &keep).with_contexts(&request.volume_context, &request.publish_context);
         match node.source(cx, &wanted)? {
-            Source::Directory(source) => bind::copy_of(source.directory, attributes),
+            Source::Directory(source) => directory::copy_of(&source, attributes),
             _ => Err(Error::internal("the driver gave a device for a volume that it does not want staged")),
         }
     }

@@ -5,15 +5,17 @@
 //! this process lives in the kernel's cache, and what does not outlive the kernel is of no use.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dunnage_driver_api::{
     Access, AccessMode, Error, Fingerprint, FsType, Identity, ReleaseRecord, Result, StagingPath, TargetPath,
     VolumeCapability, VolumeId,
 };
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::device::DeviceNumber;
@@ -22,7 +24,7 @@ use super::root::Root;
 
 /// The form of the file that this release writes; it reads this one and the one before.
 const VERSION: u32 = 1;
-/// How the name of a file ends that is being written.
+/// How the name of a file ends that is being written, or was the record before.
 const NEW: &str = "new";
 
 /// What is known of one volume on this node.
@@ -203,18 +205,15 @@ impl Records {
         let path = self.path(&record.volume);
         let failed = |error: io::Error| Error::io(format!("cannot write {}", path.display()), error);
         if record.stage.is_none() && record.published.is_empty() {
-            return match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
+            return remove(&path).and_then(|()| remove(&path.with_added_extension(NEW))).map_err(failed);
         }
         let text = serde_json::to_vec(record)
             .map_err(|error| Error::internal(format!("cannot write {}", path.display())).caused_by(error))?;
-        replace(&path, &text).map(drop).map_err(failed)
+        replace(&path, &text).map_err(failed)
     }
 
     fn read(&self, path: &Path) -> Result<Option<Record>> {
-        let text = match fs::read(path) {
+        let text = match read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(format!("cannot read {}", path.display()), error)),
@@ -247,12 +246,82 @@ pub(super) fn is_later(text: &[u8], known: u32) -> bool {
     serde_json::from_slice(text).is_ok_and(|Version { version }| version > known)
 }
 
-/// Puts a file in the place of another in one step, and gives it back open, so that the caller may flush it. Two calls
-/// for one path never run at once, since none do for one volume.
-pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<fs::File> {
+/// Puts a file in the place of another in one step. Two calls for one path never run at once, since none do for one
+/// volume.
+///
+/// The two change places, and the old one is written over by the next call: a file that takes the place of another, or is
+/// made anew each time, has the file system do more than all else here (ext4 even writes it to the disk first).
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = path.with_added_extension(NEW);
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text)?;
-    fs::rename(&new, path)?;
-    Ok(file)
+    let spare = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&new)?;
+    let spare = match spare.try_lock() {
+        Ok(()) => spare,
+        Err(TryLockError::Error(error)) => return Err(error),
+        // Whoever opened it as the record still reads it.
+        Err(TryLockError::WouldBlock) => {
+            fs::remove_file(&new)?;
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?
+        }
+    };
+    spare.write_all_at(text, 0)?;
+    spare.set_len(text.len() as u64)?;
+    drop(spare);
+    match rustix::fs::renameat_with(CWD, &new, CWD, path, RenameFlags::EXCHANGE) {
+        // There is no other yet, or the file system has no such call: the other way tells.
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => fs::rename(&new, path),
+        exchanged => Ok(exchanged?),
+    }
+}
+
+/// Reads a file that may be replaced meanwhile: it is not written over while it is read.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    file.lock_shared()?;
+    let mut text = Vec::with_capacity(2048);
+    file.read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_whole_however_often_it_is_replaced_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v.json");
+        let texts = [vec![b'a'; 3000], vec![b'b'; 9000], vec![b'c'; 10]];
+        replace(&path, &texts[0]).unwrap();
+        std::thread::scope(|scope| {
+            let replacing = scope.spawn(|| (0..3000).try_for_each(|count| replace(&path, &texts[count % 3])));
+            let mut reads = 0;
+            while !replacing.is_finished() || reads == 0 {
+                let text = read(&path).unwrap();
+                assert!(texts.contains(&text), "torn: {} bytes", text.len());
+                reads += 1;
+            }
+            replacing.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_record_that_is_still_read_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v.json");
+        replace(&path, b"first").unwrap();
+        let reader = fs::File::open(&path).unwrap();
+        reader.lock_shared().unwrap();
+        for text in ["second", "third", "fourth"] {
+            replace(&path, text.as_bytes()).unwrap();
+            assert_eq!(read(&path).unwrap(), text.as_bytes());
+        }
+        assert_eq!(io::read_to_string(reader).unwrap(), "first");
+    }
 }

@@ -58,6 +58,8 @@ impl Engine {
                 (_, false) => {}
             }
         }
+        // Before the driver is asked, and might be asked to undo what it did.
+        Intent::settled(&self.folder, &request.volume, cx.deadline)?;
         let path = request.staging_path.as_path();
         let (place, made) = if asked.block { (None, false) } else { self.staging_place(path)? };
         record.stage = record.stage.take().filter(|stage| stage.path == request.staging_path);
@@ -172,7 +174,7 @@ impl Engine {
         };
         let Some(place) = place else {
             // From here on bytes of no known form are the workload's.
-            Intent::of(&self.folder, &record.volume).remove()?;
+            Intent::settled(&self.folder, &record.volume, cx.deadline)?.remove()?;
             stage.device = Some(device);
             return self.records.store(record);
         };
@@ -213,12 +215,14 @@ impl Engine {
         wanted: Option<FsType>,
         if_blank: IfBlank,
     ) -> Result<FileSystem> {
-        let intent = Intent::of(&self.folder, volume);
+        let mut intent = Intent::settled(&self.folder, volume, cx.deadline)?;
         let size = number.size()?;
         let holds = |what: String, remedy: &str| {
             Err(Error::precondition(format!("{} holds {what}: {remedy}", source.path.display())).with("volume", volume))
         };
-        let again = match probe(&source.device, &source.path, size)? {
+        // The intent needs no look where the device is blank: one that names it is written anew.
+        let found = if source.blank { Probe::Blank } else { probe(&source.device, &source.path, size)? };
+        let again = match found {
             Probe::FileSystem(found) if wanted.is_none_or(|wanted| wanted == found.fs_type) => {
                 if !intent.names(&source.identity)? || check::is_whole(cx, &source.path, &found)? {
                     intent.remove()?;
@@ -241,7 +245,7 @@ impl Engine {
             }
         };
         number.wait_until_free(&source.path, Instant::now())?;
-        let made = format::format(cx, source, size, wanted.unwrap_or(source.default_fs_type), &intent, again)?;
+        let made = format::format(cx, source, size, wanted.unwrap_or(source.default_fs_type), &mut intent, again)?;
         intent.remove()?;
         Ok(made)
     }

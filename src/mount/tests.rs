@@ -4,6 +4,7 @@
 mod block;
 mod directory;
 mod faults;
+mod formatting;
 mod growth;
 mod in_guest;
 mod others;

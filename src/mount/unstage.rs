@@ -51,13 +51,15 @@ impl Engine {
     /// never repeated leaves that behind.
     ///
     /// # Errors
-    /// Where the file cannot be removed.
-    pub fn forget(&self, volume: &VolumeId) -> Result<()> {
-        Intent::of(&self.folder, volume).remove()
+    /// FailedPrecondition where a program still formats it; where the file cannot be removed.
+    pub fn forget(&self, cx: &Context, volume: &VolumeId) -> Result<()> {
+        Intent::settled(&self.folder, volume, cx.deadline)?.remove()
     }
 
     fn end_stage(&self, cx: &Context, release: Release<'_>, mut record: Record, stage: &Stage) -> Result<()> {
         self.refuse_published(&record)?;
+        // A host that was killed may have left a program that formats the device.
+        Intent::settled(&self.folder, &record.volume, cx.deadline)?;
         let root = stage.device.as_ref().and_then(|device| device.filesystem.as_ref()).map(|mounted| mounted.root);
         let place = Place::find(stage.path.as_path())?;
         if let Some(place) = &place {

@@ -97,7 +97,7 @@ impl ServedBackend {
             if uses.staged.is_some() {
                 engine.unstage_all(cx, &|cx, record| self.release(cx, record), id)?;
             }
-            engine.forget(id)?;
+            engine.forget(cx, id)?;
         }
         create.delete(cx, &volume)
     }

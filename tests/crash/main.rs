@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod copies;
+mod formatting;
 mod in_guest;
 mod inline;
 mod killer;

@@ -2,9 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -12,7 +13,6 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use crate::error::{Error, Result};
 use words::Words;
 
-mod parent;
 mod words;
 
 /// How long what a program wrote last may take to be read.
@@ -38,13 +38,7 @@ impl Tool {
 
     /// The start of a command line of this program.
     pub fn command(&self) -> Command {
-        Command {
-            tool: *self,
-            arguments: Vec::new(),
-            timeout: Duration::from_secs(120),
-            input: None,
-            outlives_host: true,
-        }
+        Command { tool: *self, arguments: Vec::new(), timeout: Duration::from_secs(120), input: Input::Empty }
     }
 }
 
@@ -60,8 +54,15 @@ pub struct Command {
     tool: Tool,
     arguments: Vec<OsString>,
     timeout: Duration,
-    input: Option<Vec<u8>>,
-    outlives_host: bool,
+    input: Input,
+}
+
+/// What a program finds at its standard input.
+#[derive(Clone)]
+enum Input {
+    Empty,
+    Bytes(Vec<u8>),
+    Held(Arc<OwnedFd>),
 }
 
 /// Never shows what is written to the standard input: secrets go there.
@@ -96,15 +97,16 @@ impl Command {
     /// Gives the program its standard input (empty unless said): the only way in for a secret.
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
-        self.input = Some(input.into());
+        self.input = Input::Bytes(input.into());
         self
     }
 
-    /// Kills the program where this process is killed: for one that may be cut off anywhere and is then run again, and
-    /// that the next process must not find at work.
+    /// Has the program hold an open file for as long as it runs, in the place of an [`input`](Self::input): a program
+    /// goes on where the host is killed, and a lock that was taken on the file (flock(2)) tells the next host so. Not for
+    /// a program that reads its standard input.
     #[must_use]
-    pub fn dies_with_host(mut self) -> Self {
-        self.outlives_host = false;
+    pub fn holding(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.input = Input::Held(Arc::new(file.into()));
         self
     }
 
@@ -180,14 +182,13 @@ impl Commands for System {
             .env("LC_ALL", "C")
             .current_dir("/")
             .process_group(0)
-            .stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(command.input.to_stdio().map_err(|error| failed("start", error))?)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if !command.outlives_host {
-            parent::die_with_this_thread(&mut process);
-        }
+        // Nothing is set here that has the library fork: that copies the tables of this process, and has its threads copy
+        // the pages they write to meanwhile.
         let mut child = process.spawn().map_err(|error| failed("start", error))?;
-        let feeder = feed(&mut child, command.input.clone());
+        let feeder = feed(&mut child, &command.input);
         let mut words = Words::of(&mut child);
         let status = attend(&mut child, &mut words, Instant::now() + command.timeout)
             .map_err(|error| failed("wait for", error))?
@@ -204,8 +205,18 @@ impl Commands for System {
     }
 }
 
-fn feed(child: &mut Child, input: Option<Vec<u8>>) -> Option<std::thread::JoinHandle<()>> {
-    let (mut stdin, input) = (child.stdin.take()?, input?);
+impl Input {
+    fn to_stdio(&self) -> std::io::Result<Stdio> {
+        Ok(match self {
+            Self::Empty => Stdio::null(),
+            Self::Bytes(_) => Stdio::piped(),
+            Self::Held(file) => file.try_clone()?.into(),
+        })
+    }
+}
+
+fn feed(child: &mut Child, input: &Input) -> Option<std::thread::JoinHandle<()>> {
+    let (Some(mut stdin), Input::Bytes(input)) = (child.stdin.take(), input.clone()) else { return None };
     Some(std::thread::spawn(move || {
         // A program that closes its input early says why by its status.
         let _ = std::io::Write::write_all(&mut stdin, &input);
@@ -283,6 +294,33 @@ mod tests {
     fn the_environment_is_only_what_is_named() {
         let output = System.run(&SH.command().args(["-c", "env | cut -d= -f1 | sort"])).unwrap();
         assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["LC_ALL", "PATH", "PWD"]);
+    }
+
+    #[test]
+    fn a_lock_is_held_for_as_long_as_the_program_runs_and_no_longer() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lock = || {
+            let opened = std::fs::File::open(file.path()).unwrap();
+            opened.try_lock().map(|()| opened)
+        };
+        let begun = file.path().with_extension("begun");
+        let command = SH
+            .command()
+            .args(["-c", "echo > \"$0\"; while [ -e \"$0\" ]; do sleep 0.01; done"])
+            .arg(&begun)
+            .holding(lock().unwrap());
+        let running = std::thread::spawn(move || System.run(&command).unwrap().success(&command).unwrap());
+        let until = Instant::now() + Duration::from_secs(60);
+        while !begun.exists() {
+            assert!(Instant::now() < until, "it does not start");
+        }
+        assert!(matches!(lock(), Err(std::fs::TryLockError::WouldBlock)));
+        std::fs::remove_file(&begun).unwrap();
+        running.join().unwrap();
+        // Another test may be starting a program at this moment, which has every file of this process until it runs.
+        while lock().is_err() {
+            assert!(Instant::now() < until, "it stays locked");
+        }
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub use id::{Fingerprint, ForeignId, Generation, InstanceId, SnapshotId, Snapsho
 pub use key::{KeyError, read_keys};
 pub use name::{BackendName, NodeName};
 pub use node::{
-    DeviceSource, DirectorySource, Identity, Node, ReleaseRecord, Source, SourceRequest, Staging, VolumeUsage,
+    DeviceSource, DirectoryParent, DirectorySource, Identity, Node, OwnMount, ReleaseRecord, Source, SourceRequest,
+    Staging, VolumeUsage,
 };
 pub use parameters::{NoParameters, ParameterType, Parameters};
 pub use path::{StagingPath, TargetPath};

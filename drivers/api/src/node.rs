@@ -3,13 +3,16 @@
 //! A driver answers with a [`Source`]; everything after that (probe, format, check, mount, bind, read-only, raw block,
 //! growth, statistics, unmount, recovery) is the host's mount engine.
 
+mod directory;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use directory::{DirectoryParent, DirectorySource, OwnMount};
 
 use crate::capability::FsType;
 use crate::capacity::Bytes;
@@ -145,12 +148,14 @@ pub struct DeviceSource {
     /// Whether every byte that was never written reads as zero, as in a new sparse file: formatting may then leave
     /// out what it would otherwise zero.
     pub reads_zero: bool,
+    /// Whether the driver has proof that no byte of it was ever written: it is then not read before it is formatted.
+    pub blank: bool,
 }
 
 impl DeviceSource {
     /// A device that may hold anything where it was never written, and for which ext4 is the file system of choice.
     pub fn new(device: File, path: PathBuf, identity: Identity, release: ReleaseRecord) -> Self {
-        Self { device, path, identity, release, default_fs_type: FsType::Ext4, reads_zero: false }
+        Self { device, path, identity, release, default_fs_type: FsType::Ext4, reads_zero: false, blank: false }
     }
 
     /// The same with another file system for a volume whose capability names none.
@@ -166,20 +171,16 @@ impl DeviceSource {
         self.reads_zero = true;
         self
     }
-}
 
-/// A directory that is one volume.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct DirectorySource {
-    /// The directory, opened `O_PATH` beneath the backend's root.
-    pub directory: OwnedFd,
-}
-
-impl DirectorySource {
-    /// An open directory.
-    pub fn new(directory: OwnedFd) -> Self {
-        Self { directory }
+    /// The same, of which the driver has proof that no byte was ever written, and every byte reads as zero. Such proof
+    /// comes from the storage itself (a file that is one hole, a volume without an extent), was asked for while nothing
+    /// could write to the device, and is about what caches hold as well: so never for a device that was here already. A
+    /// driver's own record that a volume is new is no proof. What was proven wrongly is formatted: where in doubt, leave
+    /// this out, and the device is read.
+    #[must_use]
+    pub fn blank(mut self) -> Self {
+        self.blank = true;
+        self.reading_zero()
     }
 }
 

@@ -23,8 +23,10 @@ mod marker;
 mod reaper;
 mod record;
 mod records;
+mod remains;
 mod scan;
 mod snapshots;
+mod sorted;
 mod syncs;
 mod trash;
 
@@ -39,6 +41,7 @@ use serde::de::DeserializeOwned;
 pub use folder::{Folder, Sizes};
 pub use record::Record;
 pub use records::{Records, Reservation};
+pub use remains::{Making, sweep};
 pub use snapshots::{SnapshotRecord, SnapshotRecords};
 pub use trash::Trash;
 

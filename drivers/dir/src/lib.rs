@@ -11,9 +11,10 @@ mod unlimited;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dunnage_driver_api::root::Root;
+use dunnage_driver_api::root::{self, Root};
 use dunnage_driver_api::{
-    Backend, Driver, Error, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, Result, Staging,
+    Backend, DirectoryParent, Driver, Error, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach,
+    Result, Staging,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -88,8 +89,10 @@ impl Driver for Dir {
             Quota::None => None,
         };
         let instance = root.instance().clone();
-        let store = Arc::new(Store { records, data, quota, mode: self.mode.bits(), root });
-        store.sweep()?;
+        let again = root.folder().folder(VOLUMES).map_err(root.folder().failed("open", VOLUMES))?;
+        let parent = Arc::new(DirectoryParent::new(again));
+        let store = Arc::new(Store { records, data, parent, quota, mode: self.mode.bits(), root });
+        root::sweep(&store, |store| (&store.records, &store.data), Store::remove_remains)?;
         Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
             .with_create(store.clone())

@@ -1,11 +1,13 @@
 //! An opened root: what the host may ask of it.
 
+use std::ffi::OsStr;
 use std::io;
+use std::sync::Arc;
 
 use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, Sizes};
 use dunnage_driver_api::{
-    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectorySource, Error, ErrorKind, Expand, Expanded,
-    Node, Parameters, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectoryParent, DirectorySource, Error, ErrorKind,
+    Expand, Expanded, Node, Parameters, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,8 @@ const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
 pub(crate) struct Store {
     pub(crate) records: Records<Extra>,
     pub(crate) data: Folder,
+    /// The same folder, as the host is told of it.
+    pub(crate) parent: Arc<DirectoryParent>,
     pub(crate) quota: Option<ProjectQuota>,
     pub(crate) mode: u32,
     pub(crate) root: Root,
@@ -52,6 +56,7 @@ impl Create for Store {
     fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
         let key = &request.key;
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
+        let _making = self.records.making(key);
         let _room = self.reserve(size)?;
         let volume = request.volume(size)?;
         // The folder before the record: a durable record promises that there is a folder.
@@ -130,7 +135,7 @@ impl Node for Store {
             quota.ensure(&self.open_data(key)?, project, found.volume.capacity)?;
         }
         let directory = self.data.open_path(key.as_str()).map_err(|error| self.not_opened(key, error))?;
-        Ok(Source::Directory(DirectorySource::new(directory)))
+        Ok(Source::Directory(DirectorySource::new(directory).beneath(self.parent.clone(), key.as_str())))
     }
 }
 
@@ -140,21 +145,11 @@ impl Store {
         if self.quota.is_some() { ProjectQuota::UNIT } else { 1 }
     }
 
-    /// Removes the empty folders of creates that were cut off. What has data in it and no record stays.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
-    pub(crate) fn sweep(&self) -> Result<()> {
-        let failed = |error| self.data.failed("list", "")(error);
-        for entry in self.data.entries().map_err(failed)? {
-            let (name, _) = entry.map_err(failed)?;
-            let key = name.to_str().and_then(|name| name.parse::<VolumeKey>().ok());
-            if let Some(key) = key
-                && !self.records.contains(&key)?
-            {
-                // Only what is empty goes; what does not go the next create of its name tells of.
-                let _ = self.remove_empty(&key);
-            }
+    /// Removes the empty folder of a create that was cut off. What has data in it and no record stays.
+    pub(crate) fn remove_remains(&self, _: &OsStr, key: Option<&VolumeKey>) -> Result<()> {
+        if let Some(key) = key {
+            // Only what is empty goes; what does not go the next create of its name tells of.
+            let _ = self.remove_empty(key);
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! Snapshots and clones, where the root's file system lets files share their blocks (XFS, btrfs).
 //!
 //! ```text
-//! <root>/snapshots/<key>          the bytes of a snapshot
-//! <root>/{images,snapshots}/.copy-<key>   one that is being made
+//! <root>/snapshots/<key>                       the bytes of a snapshot
+//! <root>/unfinished/{images,snapshots}.<key>   a copy that is being made
 //! ```
 //!
-//! A copy is made under a name that no key can have and made durable; then its record is written, and last it gets its
-//! name. So killed before the record, a copy is nobody's and goes at the next start; killed after it, the next start
-//! gives it its name. A file with data in it that has a key for its name and no record stays what it is everywhere: the
+//! A copy is made in a folder of its own and made durable; then its record is written, and last it is moved to where the
+//! record's bytes are looked for. So killed before the record, a copy is nobody's and goes at the next start; killed after
+//! it, the next start moves it. A file with data in it that has a key for its name and no record stays what it is everywhere: the
 //! data of somebody who lost a record.
 
 use std::fs::File;
@@ -23,12 +23,13 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::loop_device::{self, LoopDevice};
-use crate::store::{Extra, Store};
+use crate::store::{Extra, IMAGES, Store};
 use crate::{image_file, size};
 
 /// The folder of the snapshots.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
-const COPY: &str = ".copy-";
+/// The folder of the copies that are being made.
+pub(crate) const UNFINISHED: &str = "unfinished";
 /// How long the users of a volume may wait for its copy. To share the blocks of a file takes about a second for a
 /// million extents.
 const STILL: Duration = Duration::from_secs(10);
@@ -36,6 +37,7 @@ const STILL: Duration = Duration::from_secs(10);
 /// The snapshots of a root whose files can share blocks.
 pub(crate) struct Copies {
     pub(crate) folder: Folder,
+    pub(crate) unfinished: Folder,
     pub(crate) records: SnapshotRecords<Extra>,
 }
 
@@ -53,32 +55,64 @@ pub(crate) fn can_share(images: &Folder) -> Result<bool> {
     }
 }
 
-/// The name that a file has while it is made.
-fn unfinished(key: &str) -> String {
-    format!("{COPY}{key}")
+/// Where a copy goes when it is whole.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    folder: &'a Folder,
+    /// The name of that folder.
+    kind: &'static str,
+    key: &'a str,
 }
 
-/// Gives every whole copy of `folder` its name, and removes the others. `is_recorded` tells which are whole.
-///
-/// # Errors
-/// Where the folder cannot be read or changed.
-pub(crate) fn finish(folder: &Folder, is_recorded: impl Fn(&str) -> Result<bool>) -> Result<()> {
-    for entry in folder.entries().map_err(folder.failed("list", ""))? {
-        let (name, _) = entry.map_err(folder.failed("list", ""))?;
-        let Some(key) = name.to_str().and_then(|name| name.strip_prefix(COPY)) else { continue };
-        if is_recorded(key)? && !folder.contains(key)? {
-            folder.rename(&name, folder, key).map_err(folder.failed("name the copy", key))?;
-        } else {
-            folder.unlink(&name).map_err(folder.failed("remove the unfinished copy", key))?;
-        }
+impl Place<'_> {
+    /// The name of the copy while it is made.
+    fn unfinished(&self) -> String {
+        format!("{}.{}", self.kind, self.key)
     }
-    folder.sync().map_err(folder.failed("sync", ""))
 }
 
 impl Store {
     /// The copies of this root.
     fn copies(&self) -> Result<&Copies> {
         self.copies.as_ref().ok_or_else(|| Error::internal("the root's file system shares no blocks"))
+    }
+
+    /// Moves every whole copy to its place, and removes the others.
+    ///
+    /// # Errors
+    /// Where the folders cannot be read or changed.
+    pub(crate) fn finish_copies(&self) -> Result<()> {
+        let Some(Copies { unfinished, .. }) = &self.copies else { return Ok(()) };
+        for entry in unfinished.entries().map_err(unfinished.failed("list", ""))? {
+            let (name, _) = entry.map_err(unfinished.failed("list", ""))?;
+            match name.to_str().and_then(|name| name.split_once('.')) {
+                Some((kind, key)) if self.is_whole(kind, key)? => self.put_in_place(self.place(kind, key)?)?,
+                _ => unfinished.unlink(&name).map_err(unfinished.failed("remove", &name))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a copy has its record, and is not in its place.
+    fn is_whole(&self, kind: &str, key: &str) -> Result<bool> {
+        let recorded = match kind {
+            IMAGES => key.parse().map_or(Ok(None), |key| self.records.get(&key))?.is_some(),
+            _ => key.parse().map_or(Ok(None), |key| self.copies()?.records.get(&key))?.is_some(),
+        };
+        Ok(recorded && !self.place(kind, key)?.folder.contains(key)?)
+    }
+
+    fn place<'a>(&'a self, kind: &str, key: &'a str) -> Result<Place<'a>> {
+        Ok(match kind {
+            IMAGES => Place { folder: &self.images, kind: IMAGES, key },
+            _ => Place { folder: &self.copies()?.folder, kind: SNAPSHOTS, key },
+        })
+    }
+
+    fn put_in_place(&self, place: Place<'_>) -> Result<()> {
+        let (unfinished, folder) = (&self.copies()?.unfinished, place.folder);
+        let moved = unfinished.rename(place.unfinished(), folder, place.key).and_then(|()| folder.sync());
+        moved.map_err(folder.failed("put the copy in its place", place.key))
     }
 
     /// Makes a volume that holds what `content` holds.
@@ -90,18 +124,38 @@ impl Store {
         let volume = request.volume(size)?;
         image_file::clear(&self.images, &request.key)?;
         let _room = self.reserve_volume(size, size)?;
-        let made = self.copy(cx, content, &self.images, key).and_then(|copy| {
-            image_file::grow(&copy, size.get(), self.config.allocation)?;
-            copy.sync_all().map_err(self.images.failed("sync", key))?;
-            self.images.sync().map_err(self.images.failed("sync", ""))?;
-            self.records.put(&Record { volume: volume.clone(), extra })?;
-            name_it(&self.images, key)
-        });
-        // Where the record is there, its copy is whole: it is named at the next start, or removed with its record.
-        if made.is_err() && matches!(self.records.get(&request.key), Ok(None)) {
-            let _ = self.images.unlink(unfinished(key));
+        let place = self.place(IMAGES, key)?;
+        let put = |copy: &File| {
+            image_file::grow(copy, size.get(), self.config.allocation)?;
+            self.make_durable(copy, place)?;
+            self.records.put(&Record { volume: volume.clone(), extra })
+        };
+        let recorded = || self.records.get(&request.key).map(|record| record.is_some());
+        self.make(cx, content, place, put, recorded)?;
+        Ok(volume)
+    }
+
+    /// Copies `content`, has `put` make the copy durable and write its record, and moves it to its place. After an error
+    /// nothing is left of what has no record.
+    fn make(
+        &self,
+        cx: &Context,
+        content: &ContentSource,
+        place: Place<'_>,
+        put: impl FnOnce(&File) -> Result<()>,
+        is_recorded: impl FnOnce() -> Result<bool>,
+    ) -> Result<()> {
+        let made = self.copy(cx, content, place).and_then(|copy| put(&copy)).and_then(|()| self.put_in_place(place));
+        // Where the record is there, the copy is whole: it is moved at the next start, or removed with its record.
+        if made.is_err() && matches!(is_recorded(), Ok(false)) {
+            let _ = self.copies()?.unfinished.unlink(place.unfinished());
         }
-        made.map(|()| volume).map_err(|error| error.during("copy the image").with("volume", key))
+        made.map_err(|error| error.during("copy the image").with("to", place.unfinished()))
+    }
+
+    fn make_durable(&self, copy: &File, place: Place<'_>) -> Result<()> {
+        let unfinished = &self.copies()?.unfinished;
+        copy.sync_all().and_then(|()| unfinished.sync()).map_err(unfinished.failed("sync", place.unfinished()))
     }
 
     fn extra_of(&self, content: &ContentSource) -> Result<Extra> {
@@ -114,26 +168,24 @@ impl Store {
         extra.ok_or_else(|| Error::not_found(format!("what was to be copied, {name:?}, is gone")))
     }
 
-    /// Copies the bytes of `content` into a new file of `folder` that has no name of its own yet; durable but for the
-    /// name.
-    fn copy(&self, cx: &Context, content: &ContentSource, folder: &Folder, key: &str) -> Result<File> {
-        let name = unfinished(key);
-        match folder.unlink(&name) {
-            Err(error) if error.kind() != NotFound => return Err(folder.failed("remove", &name)(error)),
+    /// Copies the bytes of `content` into a new file among the unfinished.
+    fn copy(&self, cx: &Context, content: &ContentSource, place: Place<'_>) -> Result<File> {
+        let Copies { folder: snapshots, unfinished, .. } = self.copies()?;
+        let name = place.unfinished();
+        match unfinished.unlink(&name) {
+            Err(error) if error.kind() != NotFound => return Err(unfinished.failed("remove", &name)(error)),
             _ => {}
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let copy = folder.open(&name, flags, 0o600).map_err(folder.failed("make", &name))?;
+        let copy = unfinished.open(&name, flags, 0o600).map_err(unfinished.failed("make", &name))?;
         match content {
             ContentSource::Snapshot(snapshot) => {
-                let snapshots = &self.copies()?.folder;
                 let key = snapshot.key.as_str();
                 let source = snapshots.open(key, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0);
                 share(&source.map_err(snapshots.failed("open the snapshot", key))?, &copy)?;
             }
             ContentSource::Volume(volume) => self.copy_live(cx, volume, &copy)?,
         }
-        copy.sync_all().map_err(folder.failed("sync", &name))?;
         Ok(copy)
     }
 
@@ -168,11 +220,6 @@ fn share(source: &File, copy: &File) -> Result<()> {
         .map_err(|error| Error::io("cannot share the blocks of the image", error))
 }
 
-fn name_it(folder: &Folder, key: &str) -> Result<()> {
-    let named = folder.rename(unfinished(key), folder, key).and_then(|()| folder.sync());
-    named.map_err(folder.failed("name the copy", key))
-}
-
 /// Whether what is copied can be used so.
 fn fits(capabilities: &[VolumeCapability], extra: &Extra) -> Result<()> {
     let named = capabilities.iter().find_map(|capability| match &capability.access {
@@ -198,7 +245,7 @@ impl Snapshots for Store {
     }
 
     fn create(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot> {
-        let Copies { folder, records } = self.copies()?;
+        let Copies { folder, records, .. } = self.copies()?;
         let key = request.key.as_str();
         if folder.contains(key)? {
             return Err(Error::precondition(format!(
@@ -209,20 +256,20 @@ impl Snapshots for Store {
         let content = ContentSource::Volume(request.volume.clone());
         let extra = self.extra_of(&content)?;
         let _room = self.reserve_snapshot(request.volume.capacity)?;
-        let made = self.copy(cx, &content, folder, key).and_then(|_copy| {
-            folder.sync().map_err(folder.failed("sync", ""))?;
-            let snapshot = request.snapshot()?;
-            records.put(SnapshotRecord { snapshot: snapshot.clone(), extra })?;
-            name_it(folder, key).map(|()| snapshot)
-        });
-        if made.is_err() && matches!(records.get(&request.key), Ok(None)) {
-            let _ = folder.unlink(unfinished(key));
-        }
-        made.map_err(|error| error.during("take the snapshot").with("volume", &request.source))
+        let place = self.place(SNAPSHOTS, key)?;
+        let mut taken = None;
+        let put = |copy: &File| {
+            let snapshot = taken.insert(request.snapshot()?).clone();
+            self.make_durable(copy, place)?;
+            records.put(SnapshotRecord { snapshot, extra })
+        };
+        let recorded = || records.get(&request.key).map(|record| record.is_some());
+        self.make(cx, &content, place, put, recorded).map_err(|error| error.with("volume", &request.source))?;
+        taken.ok_or_else(|| Error::internal("a snapshot was taken and has no record"))
     }
 
     fn delete(&self, _: &Context, snapshot: &Snapshot) -> Result<()> {
-        let Copies { folder, records } = self.copies()?;
+        let Copies { folder, records, .. } = self.copies()?;
         self.root.trash().discard(folder, snapshot.key.as_str())?;
         records.remove(&snapshot.key)
     }

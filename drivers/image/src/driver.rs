@@ -26,7 +26,7 @@ impl Driver for Image {
     }
 
     fn open(&self, _: &Opening) -> Result<Backend> {
-        let store = Arc::new(Store::open(self.clone(), Self::NAME)?);
+        let store = Store::open(self.clone(), Self::NAME)?;
         let node = Arc::new(LoopNode::new(store.clone()));
         let instance = store.root.instance().clone();
         let backend = Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())

@@ -83,13 +83,13 @@ impl LoopNode {
         Ok(image)
     }
 
-    /// The device that has the image, bound if there is none.
+    /// The device that has the image, bound if there is none, and whether the image is proven to be blank.
     fn device(
         &self,
         cx: &Context,
         request: &SourceRequest<'_>,
         record: &Record<Extra>,
-    ) -> Result<(LoopDevice, Backing)> {
+    ) -> Result<(LoopDevice, Backing, bool)> {
         let image = self.image(record)?;
         let backing = self.store.backing(&record.volume, &image)?;
         let until = cx.deadline.min(Instant::now() + PATIENCE);
@@ -99,7 +99,8 @@ impl LoopNode {
             let device = kept.as_ref().map(recorded).transpose()?.flatten();
             if let Some(device) = device.map_or_else(|| find(&backing), |device| Ok(Some(device)))? {
                 device.keep()?;
-                return Ok((device, backing));
+                // Its cache may hold what nobody has written to the image yet.
+                return Ok((device, backing, false));
             }
             if Instant::now() >= until {
                 return Err(Error::precondition("the image is locked, and no loop device has it: which program does?")
@@ -117,9 +118,10 @@ impl LoopNode {
             .with("volume", &backing.file_name));
         }
         (request.keep)(&ReleaseRecord::new(&Bound { number: None, backing: backing.clone() })?)?;
+        let blank = image_file::is_proven_blank(&image);
         let block_size = record.extra.block_size.bytes();
         let device = self.attacher.attach(&image, &backing, block_size, self.store.config.direct_io)?;
-        Ok((device, backing))
+        Ok((device, backing, blank))
     }
 }
 
@@ -129,7 +131,7 @@ impl Node for LoopNode {
         let record = record
             .filter(|record| record.volume.generation == request.volume.generation)
             .ok_or_else(|| Error::not_found(format!("there is no volume {}", request.volume)))?;
-        let (device, backing) = self.device(cx, request, &record)?;
+        let (device, backing, blank) = self.device(cx, request, &record)?;
         // Grown while it was bound, by a call whose second half never came.
         if device.size()? < record.volume.capacity.get() {
             device.refresh()?;
@@ -137,7 +139,8 @@ impl Node for LoopNode {
         let release = ReleaseRecord::new(&Bound { number: Some(device.number), backing })?;
         let identity = Identity(format!("image:{}", request.volume));
         let source = DeviceSource::new(device.file, loop_device::path(device.number), identity, release);
-        Ok(Source::Device(source.with_default_fs_type(record.extra.fs_type).reading_zero()))
+        let source = source.with_default_fs_type(record.extra.fs_type).reading_zero();
+        Ok(Source::Device(if blank { source.blank() } else { source }))
     }
 
     fn refresh(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {

@@ -4,11 +4,13 @@
 //! <root>/images/<key>    the bytes of a volume; without a record and never written: what a cut-off create left
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind::NotFound;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root};
+use dunnage_driver_api::root::{self, Folder, Record, Records, Reservation, Root};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType,
     Parameters, Result, Total, Volume, VolumeKey, Volumes,
@@ -16,7 +18,7 @@ use dunnage_driver_api::{
 use serde::{Deserialize, Serialize};
 
 use crate::config::{BlockSize, Image};
-use crate::copies::{self, Copies, SNAPSHOTS};
+use crate::copies::{self, Copies, SNAPSHOTS, UNFINISHED};
 use crate::loop_device::{self, Backing, LoopDevice};
 use crate::room::{Folders, Room};
 use crate::{image_file, size};
@@ -48,18 +50,19 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the root of this configuration, and removes what a create that was cut off left.
+    /// Opens the root of this configuration, and begins to remove what creates left that were cut off.
     ///
     /// # Errors
     /// As [`Root::open`]; `FailedPrecondition` where there are records and their images' folder is missing.
-    pub(crate) fn open(config: Image, driver: &str) -> Result<Self> {
+    pub(crate) fn open(config: Image, driver: &str) -> Result<Arc<Self>> {
         let root = Root::open(&config.root, driver)?;
         let records = root.records()?;
         let images = root.data(IMAGES, &records)?;
         let copies = if copies::can_share(&images)? { Some(Self::open_copies(&root)?) } else { None };
         let room = Room::new(config.overcommit);
-        let store = Self { config, root, images, records, copies, room };
-        store.sweep()?;
+        let store = Arc::new(Self { config, root, images, records, copies, room });
+        store.finish_copies()?;
+        root::sweep(&store, |store| (&store.records, &store.images), Self::remove_remains)?;
         Ok(store)
     }
 
@@ -71,8 +74,8 @@ impl Store {
                 root.folder().path().join(SNAPSHOTS).display()
             )));
         }
-        let folder = root.folder().folder_or_make(SNAPSHOTS, 0o700).map_err(root.folder().failed("open", SNAPSHOTS))?;
-        Ok(Copies { folder, records })
+        let open = |name: &str| root.folder().folder_or_make(name, 0o700).map_err(root.folder().failed("open", name));
+        Ok(Copies { folder: open(SNAPSHOTS)?, unfinished: open(UNFINISHED)?, records })
     }
 
     /// The folders whose files take the room of this root.
@@ -86,29 +89,18 @@ impl Store {
         self.room.reserve(&self.folders(), bytes, size, snapshots, |fits| self.records.reserve(bytes, fits))
     }
 
-    /// Removes images without a record, unless there is data in them; finishes copies that were cut off.
-    fn sweep(&self) -> Result<()> {
-        copies::finish(&self.images, |key| key.parse().map_or(Ok(false), |key| self.records.contains(&key)))?;
-        if let Some(Copies { folder, records }) = &self.copies {
-            copies::finish(folder, |key| key.parse().map_or(Ok(false), |key| records.contains(&key)))?;
-        }
-        let failed = |error| self.images.failed("list", "")(error);
-        for entry in self.images.entries().map_err(failed)? {
-            let (name, _) = entry.map_err(failed)?;
-            let key = name.to_str().and_then(|name| name.parse::<VolumeKey>().ok());
-            let path = self.images.path().join(&name);
-            let Some(key) = key else {
-                tracing::warn!(path = %path.display(), "a file among the images is not one");
-                continue;
-            };
-            if self.records.contains(&key)? {
-                continue;
-            }
-            match image_file::open(&self.images, &key).and_then(|image| image_file::never_written(&image)) {
-                Ok(true) => self.root.trash().discard(&self.images, &name)?,
-                Ok(false) => tracing::warn!(path = %path.display(), "an image with data in it belongs to no volume"),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot look into an image of no volume"),
-            }
+    /// Removes an image without a record, unless there is data in it.
+    fn remove_remains(&self, name: &OsStr, key: Option<&VolumeKey>) -> Result<()> {
+        let path = self.images.path().join(name);
+        let Some(key) = key else {
+            tracing::warn!(path = %path.display(), "a file among the images is not one");
+            return Ok(());
+        };
+        match image_file::open(&self.images, key).and_then(|image| image_file::never_written(&image)) {
+            Ok(true) => self.root.trash().discard(&self.images, name)?,
+            Ok(false) => tracing::warn!(path = %path.display(), "an image with data in it belongs to no volume"),
+            Err(error) if error.kind() == NotFound => {}
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot look into an image of no volume"),
         }
         Ok(())
     }
@@ -189,6 +181,7 @@ impl Create for Store {
         }
         let size = size::choose(request.capacity, &request.capabilities, self.config.fs_type)?;
         let volume = request.volume(size)?;
+        let _making = self.records.making(&request.key);
         let _room = self.reserve_volume(size, size)?;
         let image = image_file::make(&self.images, &request.key)?;
         let fs_type = size::fs_type(&request.capabilities, self.config.fs_type);

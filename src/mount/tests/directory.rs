@@ -1,10 +1,17 @@
 use std::fs;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use dunnage_driver_api::{AccessMode, ErrorKind, ForeignId};
-use rustix::mount::{MountFlags, MountPropagationFlags};
+use dunnage_driver_api::{AccessMode, ErrorKind, ForeignId, OwnMount};
+use linux_raw_sys::general::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use super::rig::{Rig, assert_refused, is_root, mount, raw, writer};
+use super::rig::{Rig, assert_refused, is_root, mount, mount_table, parent, raw, writer};
+use crate::mount::kernel::Version;
 use crate::mount::namespace::{Audience, Namespace};
+use crate::mount::sys;
 
 #[test]
 fn a_directory_is_published_without_a_stage() {
@@ -92,4 +99,101 @@ fn an_id_that_was_never_ours_takes_nothing_away() {
     let refused = rig.engine.unpublish_foreign(&foreign, &rig.target("a"));
     assert_refused(refused, ErrorKind::FailedPrecondition, "is not its id");
     assert_eq!(rig.mounts("a").len(), 1);
+}
+
+/// A rig whose volume lies on a file system of its own, `disk`.
+fn on_a_disk() -> Rig {
+    let mut rig = Rig::directory();
+    rig.mount_foreign("disk");
+    fs::create_dir(rig.path("disk/volume")).unwrap();
+    rig.node.image = rig.path("disk/volume");
+    rig.node.parent = Some(parent(&rig.path("disk")));
+    rig
+}
+
+#[test]
+fn a_directory_is_copied_from_a_mount_that_is_seen_nowhere() {
+    if !is_root() {
+        return;
+    }
+    let rig = on_a_disk();
+    rig.publish("a", writer(), false).unwrap();
+    fs::write(rig.path("a/data"), "x").unwrap();
+    let kept = rig.node.parent.as_ref().unwrap().own_mount();
+    if Version::running().unwrap() < Version(6, 15) {
+        assert!(matches!(kept, OwnMount::Refused), "{kept:?}");
+        return;
+    }
+    let OwnMount::Made(kept) = kept else { panic!("no mount was made: {kept:?}") };
+    let number = rustix::fs::statx(kept.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).unwrap();
+    let line = format!("{} ", number.stx_mnt_id);
+    assert!(!mount_table().lines().any(|one| one.starts_with(&line)), "{}", mount_table());
+    rig.publish("b", writer(), true).unwrap();
+    let OwnMount::Made(again) = rig.node.parent.as_ref().unwrap().own_mount() else { panic!("it is gone") };
+    assert!(Arc::ptr_eq(&kept, &again), "it was made anew");
+    assert_eq!(fs::read(rig.path("disk/volume/data")).unwrap(), b"x");
+}
+
+#[test]
+fn what_is_mounted_in_a_volume_on_a_shared_mount_is_not_shown_at_its_targets() {
+    if !is_root() {
+        return;
+    }
+    let rig = on_a_disk();
+    rustix::mount::mount_change(rig.path("disk"), MountPropagationFlags::SHARED).unwrap();
+    rig.publish("a", writer(), false).unwrap();
+    rig.mount_foreign("disk/volume/inner");
+    rig.publish("b", writer(), false).unwrap();
+    for target in ["a", "b"] {
+        assert!(rig.path(target).join("inner").exists());
+        assert_eq!(rig.mounts(&format!("{target}/inner")), Vec::<String>::new());
+        assert!(!rig.mounts(target)[0].contains(" shared:") && !rig.mounts(target)[0].contains(" master:"));
+    }
+}
+
+#[test]
+fn a_publish_has_the_attributes_that_the_mount_of_the_root_has_now() {
+    if !is_root() {
+        return;
+    }
+    let rig = on_a_disk();
+    rig.publish("a", writer(), false).unwrap();
+    assert!(!rig.mounts("a")[0].contains("nosuid"));
+    let disk = fs::File::open(rig.path("disk")).unwrap();
+    sys::mount_setattr(disk.as_fd(), (MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY).into(), 0, 0).unwrap();
+    rig.publish("b", writer(), false).unwrap();
+    assert!(rig.mounts("b")[0].contains(" ro,nosuid"), "{:?}", rig.mounts("b"));
+    sys::mount_setattr(disk.as_fd(), 0, (MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY).into(), 0).unwrap();
+    rig.publish("c", writer(), false).unwrap();
+    fs::write(rig.path("c/data"), "x").unwrap();
+}
+
+#[test]
+fn what_the_driver_opened_is_shown_whatever_has_its_name() {
+    if !is_root() {
+        return;
+    }
+    let mut rig = on_a_disk();
+    fs::create_dir_all(rig.path("other/volume/not-it")).unwrap();
+    rig.node.parent = Some(parent(&rig.path("other")));
+    fs::write(rig.path("disk/volume/data"), "x").unwrap();
+    rig.publish("a", writer(), false).unwrap();
+    assert_eq!(fs::read(rig.path("a/data")).unwrap(), b"x");
+    fs::remove_dir_all(rig.path("other/volume")).unwrap();
+    rig.publish("b", writer(), false).unwrap();
+    assert_eq!(fs::read(rig.path("b/data")).unwrap(), b"x");
+}
+
+#[test]
+fn the_mount_that_is_kept_goes_with_the_backend() {
+    if !is_root() {
+        return;
+    }
+    let mut rig = on_a_disk();
+    rig.publish("a", writer(), false).unwrap();
+    rig.unpublish("a").unwrap();
+    let busy = rustix::mount::unmount(rig.path("disk"), UnmountFlags::empty());
+    assert_eq!(busy, Err(Errno::BUSY), "an open backend holds its file system");
+    rig.node.parent = None;
+    rig.unmount("disk");
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use dunnage_driver_api::root::Folder;
 use dunnage_driver_api::{
-    Access, AccessMode, Command as ToolCommand, Commands, Context, DeviceSource, DirectorySource, Error, ErrorKind,
-    FsType, Generation, Identity, InstanceId, MountAccess, Node, Output, ReleaseRecord, Result, Source, SourceRequest,
-    Staging, StagingPath, System, TargetPath, VolumeCapability, VolumeId, VolumeKey,
+    Access, AccessMode, Command as ToolCommand, Commands, Context, DeviceSource, DirectoryParent, DirectorySource,
+    Error, ErrorKind, FsType, Generation, Identity, InstanceId, MountAccess, Node, Output, ReleaseRecord, Result,
+    Source, SourceRequest, Staging, StagingPath, System, TargetPath, VolumeCapability, VolumeId, VolumeKey,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -34,6 +35,10 @@ pub(super) fn is_root() -> bool {
 pub(super) struct TestNode {
     pub(super) image: PathBuf,
     pub(super) directory: bool,
+    /// What the volume that is a directory lies in, for a driver that tells.
+    pub(super) parent: Option<Arc<DirectoryParent>>,
+    /// Whether it says that the device was never written to.
+    pub(super) blank: bool,
     pub(super) sources: AtomicUsize,
     pub(super) releases: AtomicUsize,
 }
@@ -65,7 +70,11 @@ impl Node for TestNode {
         self.sources.fetch_add(1, Ordering::Relaxed);
         if self.directory {
             let directory = File::options().read(true).custom_flags(libc::O_PATH).open(&self.image).unwrap();
-            return Ok(Source::Directory(DirectorySource::new(directory.into())));
+            let source = DirectorySource::new(directory.into());
+            return Ok(Source::Directory(match &self.parent {
+                Some(parent) => source.beneath(parent.clone(), self.image.file_name().unwrap()),
+                None => source,
+            }));
         }
         if !self.image.exists() {
             return Err(Error::not_found("no such volume"));
@@ -75,7 +84,8 @@ impl Node for TestNode {
         let release = ReleaseRecord::new(&path)?;
         (request.keep)(&release)?;
         let identity = Identity(self.image.display().to_string());
-        Ok(Source::Device(DeviceSource::new(File::open(&path).unwrap(), path, identity, release).reading_zero()))
+        let source = DeviceSource::new(File::open(&path).unwrap(), path, identity, release).reading_zero();
+        Ok(Source::Device(if self.blank { source.blank() } else { source }))
     }
 
     fn refresh(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {
@@ -124,6 +134,7 @@ impl Rig {
     pub(super) fn directory() -> Self {
         let mut rig = Self::with("volume", |path| fs::create_dir(path).unwrap());
         rig.node.directory = true;
+        rig.node.parent = Some(parent(&rig.folder));
         rig
     }
 
@@ -136,6 +147,8 @@ impl Rig {
             node: TestNode {
                 image: folder.join(name),
                 directory: false,
+                parent: None,
+                blank: false,
                 sources: AtomicUsize::new(0),
                 releases: AtomicUsize::new(0),
             },
@@ -244,6 +257,10 @@ impl Rig {
             std::thread::yield_now();
         }
     }
+}
+
+pub(super) fn parent(folder: &Path) -> Arc<DirectoryParent> {
+    Arc::new(DirectoryParent::new(Folder::at(folder).unwrap()))
 }
 
 fn open(folder: &Path) -> Engine {

@@ -28,11 +28,6 @@ impl Fingerprint {
         }
         Self(base32::encode(&hash.finalize()[..16]).into())
     }
-
-    /// Whether there is a clone of it somewhere.
-    pub(crate) fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
-    }
 }
 
 impl fmt::Display for Fingerprint {

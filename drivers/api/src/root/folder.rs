@@ -49,6 +49,11 @@ impl Folder {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// The same folder through `fd`, which the caller opened in another mount. Messages name it by the same path.
+    pub fn seen_through(&self, fd: OwnedFd) -> Self {
+        Self { fd, path: self.path.clone() }
+    }
+
     /// Its path as it was opened: for messages alone.
     pub fn path(&self) -> &Path {
         &self.path
@@ -196,7 +201,10 @@ impl Folder {
     /// # Errors
     /// As openat2(2) and read(2); `FileTooLarge` for a file that is.
     pub fn read(&self, name: impl AsRef<OsStr>, buffer: &mut Vec<u8>, limit: u64) -> io::Result<()> {
+        /// More than most files of a store have, which are then read in one go.
+        const MOST: usize = 1024;
         buffer.clear();
+        buffer.reserve(MOST.min(limit.try_into().unwrap_or(MOST)));
         // NONBLOCK, so that a pipe somebody put there cannot hold the caller.
         let file = self.open(name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0)?;
         if file.take(limit + 1).read_to_end(buffer)? as u64 > limit {

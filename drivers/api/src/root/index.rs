@@ -1,13 +1,13 @@
 //! Which records there are and what they say: rebuilt from the folder at every start, never written.
 //!
-//! It holds the volumes, without what their drivers keep beside them, in about 110 bytes each. It is filled in two steps,
+//! It holds the volumes, without what their drivers keep beside them, in about 100 bytes each. It is filled in two steps,
 //! names first, by whoever needs it first; until then changes go into it all the same and win over what the folder said.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::kept::{Fingerprints, Kept};
+use super::sorted::Sorted;
 use crate::capacity::Bytes;
 use crate::error::Result;
 use crate::id::VolumeKey;
@@ -23,7 +23,7 @@ pub(super) struct Index {
 #[derive(Default)]
 pub(super) struct State {
     /// `None` where the record was not read yet, or cannot be read.
-    entries: BTreeMap<VolumeKey, Option<Kept>>,
+    entries: Sorted<VolumeKey, Option<Kept>>,
     fingerprints: Fingerprints,
     /// What was put or removed while the names were not there: the folder's word on these is old.
     touched: BTreeSet<VolumeKey>,
@@ -83,10 +83,9 @@ impl Index {
     pub(super) fn names(&self, names: Vec<VolumeKey>) {
         let mut state = self.lock();
         let touched = std::mem::take(&mut state.touched);
-        let mut entries: BTreeMap<_, _> =
-            names.into_iter().filter(|key| !touched.contains(key)).map(|key| (key, None)).collect();
-        entries.append(&mut state.entries);
-        state.entries = entries;
+        let put = std::mem::take(&mut state.entries);
+        state.entries =
+            names.into_iter().filter(|key| !touched.contains(key)).map(|key| (key, None)).chain(put).collect();
         state.ready = Ready::Names;
         self.changed.notify_all();
     }
@@ -149,12 +148,12 @@ impl Index {
 impl State {
     /// Keys and what is kept under them, in order.
     pub(super) fn after(&self, after: Option<&VolumeKey>) -> impl Iterator<Item = (&VolumeKey, &Option<Kept>)> {
-        self.entries.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+        self.entries.after(after)
     }
 
     /// Whether there is a record of this key.
     pub(super) fn contains(&self, key: &VolumeKey) -> bool {
-        self.entries.contains_key(key)
+        self.entries.contains(key)
     }
 
     /// What all records and reservations promise together.

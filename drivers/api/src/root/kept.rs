@@ -1,6 +1,7 @@
 //! A volume as the index keeps it: a list of a hundred thousand must neither read as many files nor hold much memory.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use crate::capacity::Bytes;
 use crate::id::{Fingerprint, Generation, VolumeKey};
@@ -12,7 +13,7 @@ pub(super) struct Kept {
     pub(super) capacity: Bytes,
     /// The number of the generation.
     generation: u64,
-    fingerprint: Fingerprint,
+    fingerprint: Arc<Fingerprint>,
     created: u64,
     rare: Option<Box<Rare>>,
 }
@@ -28,19 +29,20 @@ struct Rare {
 
 /// The fingerprints of all volumes, each once: there are as many as storage classes, and not as volumes.
 #[derive(Default)]
-pub(super) struct Fingerprints(HashSet<Fingerprint>);
+pub(super) struct Fingerprints(HashSet<Arc<Fingerprint>>);
 
 impl Fingerprints {
     /// How many there may be before those of volumes that are gone are looked for.
     const FEW: usize = 64;
 
-    fn share(&mut self, fingerprint: Fingerprint) -> Fingerprint {
+    fn share(&mut self, fingerprint: Fingerprint) -> Arc<Fingerprint> {
         if let Some(known) = self.0.get(&fingerprint) {
             return known.clone();
         }
         if self.0.len() >= Self::FEW && self.0.len().is_power_of_two() {
-            self.0.retain(Fingerprint::is_shared);
+            self.0.retain(|fingerprint| Arc::strong_count(fingerprint) > 1);
         }
+        let fingerprint = Arc::new(fingerprint);
         self.0.insert(fingerprint.clone());
         fingerprint
     }
@@ -66,7 +68,7 @@ impl Kept {
             name,
             generation,
             capacity: self.capacity,
-            fingerprint: self.fingerprint.clone(),
+            fingerprint: Fingerprint::clone(&self.fingerprint),
             context,
             created: self.created,
             source,

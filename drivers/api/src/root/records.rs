@@ -19,6 +19,7 @@ use super::folder::Folder;
 use super::index::{Index, Ready};
 use super::kept::Kept;
 use super::record::{LARGEST, Record, decode, encode};
+use super::remains::{Held, Making};
 use super::syncs::Syncs;
 use super::{Lock, nonce};
 use crate::capacity::Bytes;
@@ -38,6 +39,7 @@ struct Inner {
     folder: Folder,
     syncs: Syncs,
     index: Index,
+    held: Arc<Held>,
     /// Tells this process's unfinished files from those of one that was killed.
     temporary: String,
     stop: AtomicBool,
@@ -71,6 +73,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
             folder,
             syncs: Syncs::default(),
             index: Index::default(),
+            held: Arc::default(),
             temporary: format!(".{}.", nonce()?),
             stop: AtomicBool::new(false),
             _lock: lock,
@@ -105,6 +108,16 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     pub fn is_empty(&self) -> Result<bool> {
         self.inner.settle()?;
         Ok(self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?.after(None).next().is_none())
+    }
+
+    /// Holds the key of a volume that is about to be made, so that what there is of it is not taken for what a create left
+    /// that was cut off, and [removed](super::sweep). Where that is being removed just now it waits for the end of that.
+    pub fn making(&self, key: &VolumeKey) -> Making {
+        self.inner.held.hold(key)
+    }
+
+    pub(super) fn held(&self) -> &Arc<Held> {
+        &self.inner.held
     }
 
     /// Writes a record, over the one that is there; durable when it returns.

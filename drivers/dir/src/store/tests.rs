@@ -3,7 +3,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{
     Backend, Driver, Fingerprint, Generation, Init, Opening, Severity, Staging, System, VolumeId,
@@ -159,6 +159,11 @@ fn the_empty_folder_of_a_create_that_was_cut_off_goes_at_the_next_start() {
     fs::create_dir(volumes.join("cut-off")).unwrap();
     fs::create_dir_all(volumes.join("nobodys/data")).unwrap();
     rig.restart();
+    let until = Instant::now() + Duration::from_secs(60);
+    while volumes.join("cut-off").exists() {
+        assert!(Instant::now() < until, "the remains of a create stay");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let mut left: Vec<_> = fs::read_dir(&volumes).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["kept", "nobodys"]);

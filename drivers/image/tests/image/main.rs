@@ -2,6 +2,8 @@
 // Clippy sees a test in what bears the attribute alone, and not in the helpers here.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod blank;
+mod copies;
 mod cut_off;
 mod lives;
 mod loop_devices;

@@ -55,13 +55,18 @@ impl Root {
 
     /// A root that is an ext4 of this size; a failed allocation leaves blocks behind there.
     pub(crate) fn on_ext4(keys: &str, bytes: u64) -> Self {
+        Self::on_new(FsType::Ext4, keys, bytes)
+    }
+
+    /// A root that is a new file system of this kind and size.
+    pub(crate) fn on_new(fs_type: FsType, keys: &str, bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let disk = tempfile::NamedTempFile::new().unwrap();
         disk.as_file().set_len(bytes).unwrap();
-        run("mkfs.ext4", &["-q", disk.path().to_str().unwrap()]);
+        run(fs_type.mkfs().program, &["-q", disk.path().to_str().unwrap()]);
         // Dropped when it is mounted: losetup leaves it to go with the mount.
         let device = Foreign::of(disk.path());
-        let mount = Mount::new(&device.0, folder.path(), "ext4", "");
+        let mount = Mount::new(&device.0, folder.path(), fs_type.as_str(), "");
         Self::open(keys, Some(mount), folder)
     }
 

@@ -55,6 +55,7 @@ fn unfilled(root: &Root) -> Inner {
         folder: root.meta.folder(crate::root::RECORDS).unwrap(),
         syncs: Syncs::default(),
         index: Index::default(),
+        held: Arc::default(),
         temporary: ".x.".into(),
         stop: AtomicBool::new(false),
         _lock: root.lock.clone(),
