@@ -5,6 +5,7 @@
 mod attributes;
 mod cut_off;
 mod lives;
+mod mirror;
 mod quotas;
 mod roots;
 mod snapshots;
