@@ -36,14 +36,34 @@ fn dir_passes_with_mounts() -> Result<()> {
 
 #[test]
 fn btrfs_passes_with_mounts() -> Result<()> {
-    let needs = [needs().as_slice(), &[Need::Program("mkfs.btrfs")]].concat();
-    if !can_run("csi-sanity on btrfs (mount)", &needs)? {
+    let case = Case { csi_name: ONLY, backend: None, access: "mount", mutable: Some("compression: zstd\n") };
+    on_disk("btrfs", "mkfs.btrfs", case, "btrfs")
+}
+
+#[test]
+fn image_on_xfs_passes_with_mounts() -> Result<()> {
+    on_disk("image", "mkfs.xfs", Case { csi_name: ONLY, access: "mount", ..Case::default() }, "image-shared")
+}
+
+#[test]
+fn image_on_xfs_passes_with_raw_block() -> Result<()> {
+    on_disk("image", "mkfs.xfs", Case { csi_name: ONLY, access: "block", ..Case::default() }, "image-shared")
+}
+
+#[test]
+fn image_on_btrfs_passes_with_mounts() -> Result<()> {
+    on_disk("image", "mkfs.btrfs", Case { csi_name: ONLY, access: "mount", ..Case::default() }, "image-shared")
+}
+
+/// A driver whose root is a file system of its own that `mkfs` makes.
+fn on_disk(driver: &str, mkfs: &'static str, case: Case<'_>, list: &str) -> Result<()> {
+    let needs = [needs().as_slice(), &[Need::Program(mkfs)]].concat();
+    if !can_run(&format!("csi-sanity on {driver} made by {mkfs} ({})", case.access), &needs)? {
         return Ok(());
     }
-    let setup = Setup::new()?.backend("only", "btrfs", "")?;
-    mount_new(&setup.scratch().path().join("disk"), 1024, &setup.root("only"), &["mkfs.btrfs", "-q"], "loop")?;
-    let case = Case { csi_name: ONLY, backend: None, access: "mount", mutable: Some("compression: zstd\n") };
-    run(&setup.start(DUNNAGE)?, case)?.judge("btrfs")
+    let setup = Setup::new()?.backend("only", driver, "")?;
+    mount_new(&setup.scratch().path().join("disk"), 2048, &setup.root("only"), &[mkfs, "-q"], "loop")?;
+    run(&setup.start(DUNNAGE)?, case)?.judge(list)
 }
 
 #[test]

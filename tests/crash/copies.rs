@@ -26,15 +26,16 @@ impl Rig {
         let snapshot = taken.snapshot.context("no snapshot")?;
         fs::write(volume.target.join("data"), "late")?;
         let source = Type::Snapshot(SnapshotSource { snapshot_id: snapshot.snapshot_id.clone() });
-        let restored = self.copy("a restore", source, kill)?;
-        let cloned = self.copy("a clone", Type::Volume(VolumeSource { volume_id: volume.id() }), kill)?;
+        let restored = self.copy("a restore", source, volume.staging.is_some(), kill)?;
+        let source = Type::Volume(VolumeSource { volume_id: volume.id() });
+        let cloned = self.copy("a clone", source, volume.staging.is_some(), kill)?;
         self.has(&restored, "early")?;
         self.has(&cloned, "late")?;
         let request = csi::DeleteSnapshotRequest { snapshot_id: snapshot.snapshot_id, ..Default::default() };
         self.call("delete the snapshot", kill, |client| client.delete_snapshot(request.clone()))?;
         let listed = self.client().list_snapshots(Default::default())?;
         ensure!(listed.entries.is_empty(), "listed: {:?}", listed.entries);
-        self.client().node_unpublish_volume(volume.unpublish())?;
+        self.take_away(&volume)?;
         for volume in [&volume, &restored, &cloned] {
             self.call("delete", kill, |client| client.delete_volume(volume.delete()))?;
         }
@@ -42,18 +43,18 @@ impl Rig {
         Ok(self.kills())
     }
 
-    fn copy(&mut self, name: &str, source: Type, kill: Kill) -> Result<Volume> {
+    fn copy(&mut self, name: &str, source: Type, stages: bool, kill: Kill) -> Result<Volume> {
         let mut request = create(name, 16 * MIB, mount());
         request.volume_content_source = Some(csi::VolumeContentSource { r#type: Some(source) });
         let made = self.call(name, kill, |client| client.create_volume(request.clone()))?;
-        Ok(Volume::new(made.volume.context("no volume")?, mount(), &self.pods().join("copies"), false))
+        Ok(Volume::new(made.volume.context("no volume")?, mount(), &self.pods().join("copies"), stages))
     }
 
     /// That the copy holds this.
     fn has(&self, copy: &Volume, data: &str) -> Result<()> {
         self.bring(copy)?;
         let found = fs::read_to_string(copy.target.join("data"))?;
-        self.client().node_unpublish_volume(copy.unpublish())?;
+        self.take_away(copy)?;
         ensure!(found == data, "a copy has {found:?} and not {data:?}");
         Ok(())
     }

@@ -155,6 +155,14 @@ impl Rig {
         Ok(())
     }
 
+    pub(crate) fn take_away(&self, volume: &Volume) -> Result<()> {
+        self.client.node_unpublish_volume(volume.unpublish()).context("cannot unpublish")?;
+        if volume.staging.is_some() {
+            self.client.node_unstage_volume(volume.unstage()).context("cannot unstage")?;
+        }
+        Ok(())
+    }
+
     fn end(&mut self, volume: &Volume, kill: Kill) -> Result<()> {
         self.call("unpublish", kill, |client| client.node_unpublish_volume(volume.unpublish()))?;
         if volume.staging.is_some() {

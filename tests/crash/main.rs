@@ -33,6 +33,13 @@ fn btrfs() -> Result<Rig> {
     Rig::on(setup, mount(), 16)
 }
 
+/// Images on a file system that shares blocks.
+fn shared_image(capability: VolumeCapability) -> Result<Rig> {
+    let setup = Setup::new()?.backend("a", "image", "")?;
+    mount_new(&setup.scratch().path().join("disk"), 512, &setup.root("a"), &["mkfs.xfs", "-q"], "loop")?;
+    Rig::on(setup, capability, 16)
+}
+
 fn image(capability: VolumeCapability, mebibytes: i64) -> Result<Rig> {
     Rig::new("image", INLINE, capability, mebibytes)
 }
@@ -94,6 +101,17 @@ fn copies_of_a_subvolume_survive_kills_between_and_within_all_calls() -> Result<
     let mut rig = btrfs()?;
     rig.copied_life(Kill::Between)?;
     at_each(|nth| rig.copied_life(Kill::Within(nth)), 30)
+}
+
+#[test]
+fn copies_of_an_image_that_is_in_use_survive_a_kill_at_each_system_call_and_leave_nothing_frozen() -> Result<()> {
+    let test = "copies_of_an_image_that_is_in_use_survive_a_kill_at_each_system_call_and_leave_nothing_frozen";
+    if !can_run(test, &[Need::Root, Need::Program("strace"), Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    let mut rig = shared_image(mount())?;
+    rig.copied_life(Kill::Between)?;
+    at_each(|nth| rig.copied_life(Kill::Within(nth)), 40)
 }
 
 #[test]
