@@ -167,10 +167,14 @@ impl Calls {
 
     /// A volume of the snapshot's content.
     pub(crate) fn restore(&self, name: &str, snapshot: &Snapshot, bytes: u64) -> Result<Volume> {
+        self.restore_as(request(name, bytes), snapshot)
+    }
+
+    pub(crate) fn restore_as(&self, request: CreateVolume, snapshot: &Snapshot) -> Result<Volume> {
         let (key, generation) = (snapshot.key.clone(), snapshot.generation.clone());
         let id = SnapshotId { instance: self.0.instance.clone(), key, generation };
         let content = ContentSource::Snapshot(snapshot.clone());
-        self.create_as(request(name, bytes).holding(SourceId::Snapshot(id), content)?)
+        self.create_as(request.holding(SourceId::Snapshot(id), content)?)
     }
 
     /// A volume of the content of another.
