@@ -4,6 +4,7 @@
 
 mod attributes;
 mod cut_off;
+mod formats;
 mod lives;
 mod mirror;
 mod quotas;
