@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config_file;
 mod demo;
+mod guard;
 mod init;
 mod output;
 mod program;
@@ -61,10 +62,10 @@ trait Run {
 }
 
 macro_rules! commands {
-    ($($module:ident::$command:ident),+ $(,)?) => {
+    ($($(#[$attribute:meta])* $module:ident::$command:ident),+ $(,)?) => {
         #[derive(Subcommand)]
         enum Command {
-            $($command($module::$command)),+
+            $($(#[$attribute])* $command($module::$command)),+
         }
 
         impl Run for Command {
@@ -86,6 +87,8 @@ commands! {
     bench::Bench,
     schema::Schema,
     completions::Completions,
+    #[command(hide = true)]
+    guard::GuardFrozen,
 }
 
 /// Dunnage with these drivers: reads the arguments, runs the command, and gives the exit status. What a binary calls in

@@ -5,6 +5,8 @@ use dunnage_driver_api::DriverEntry;
 /// The drivers that this package was built with. A vendor's binary may add its own to them.
 pub fn drivers() -> Vec<DriverEntry> {
     vec![
+        #[cfg(feature = "btrfs")]
+        DriverEntry::of::<dunnage_driver_btrfs::Btrfs>(),
         #[cfg(feature = "dir")]
         DriverEntry::of::<dunnage_driver_dir::Dir>(),
         #[cfg(feature = "image")]

@@ -19,6 +19,7 @@ mod filesystem;
 mod format;
 mod grow;
 mod health;
+mod hold;
 mod kernel;
 mod namespace;
 mod options;
@@ -40,14 +41,18 @@ mod uses;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dunnage_driver_api::{Error, Result, Tool, VolumeId};
 
 pub use health::{HealthFinding, HealthStatus};
+pub use hold::Still;
+pub(crate) use hold::{Guards, watch as watch_frozen};
 pub(crate) use kernel::check as check_kernel;
 pub use namespace::Audience;
 pub(crate) use namespace::is_of_host;
 pub use request::{PublishVolume, Release, StageVolume};
+pub(crate) use stats::of_its_own;
 pub use stats::{Unit, Usage};
 pub use uses::Uses;
 
@@ -74,6 +79,8 @@ pub struct Engine {
     folder: PathBuf,
     records: record::Records,
     namespace: namespace::Namespace,
+    holding: Arc<hold::Holding>,
+    guards: Guards,
 }
 
 impl Engine {
@@ -86,7 +93,10 @@ impl Engine {
         let folder = state.join("node");
         let records = record::Records::new(&folder, &boot()?);
         records.prepare(&folder)?;
-        Ok(Self { records, folder, namespace: namespace::Namespace::new(options.audience) })
+        let namespace = namespace::Namespace::new(options.audience);
+        let engine = Self { records, folder, namespace, holding: Arc::default(), guards: Guards::own() };
+        engine.thaw_left()?;
+        Ok(engine)
     }
 
     /// Every volume that is staged or published on this node, by the names of its records: nothing that could hang is

@@ -16,7 +16,7 @@ mod workers;
 
 pub use deadline::Deadline;
 pub use failure::{Failure, Refused};
-pub use key::Key;
+pub use key::{Key, Keys};
 pub use request::Request;
 pub use table::{Operations, OperationsCount, Running};
 pub use workers::{Lane, Workers, WorkersCount, WorkersOptions};

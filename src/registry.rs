@@ -3,8 +3,10 @@
 mod backend;
 mod offers;
 mod plugin;
+mod snapshots;
 mod volumes;
 
 pub use backend::{ConfiguredBackend, ServedBackend};
 pub use offers::Offers;
 pub use plugin::{LOSES, Member, Plugin, Remembered};
+pub use snapshots::NewSnapshot;

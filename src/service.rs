@@ -10,6 +10,7 @@ mod ephemeral;
 mod identity;
 mod list;
 mod node;
+mod snapshots;
 mod storage_health;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ fn code(kind: ErrorKind) -> Code {
         ErrorKind::OutOfRange => Code::OutOfRange,
         ErrorKind::ResourceExhausted => Code::ResourceExhausted,
         ErrorKind::PermissionDenied => Code::PermissionDenied,
+        ErrorKind::Running => Code::Aborted,
         ErrorKind::Unsupported => Code::Unimplemented,
         // Also what a later release of the contract adds: an orchestrator retries it.
         _ => Code::Internal,
@@ -51,7 +52,7 @@ pub fn of_failure(rpc: &str, failure: &Failure) -> Status {
         Failure::Busy { .. } => Code::Aborted,
         Failure::StillRunning { .. } | Failure::Unanswered { .. } => Code::DeadlineExceeded,
         // The earlier call for this volume is what still runs.
-        Failure::Refused(Refused::Volume { .. }) => Code::Aborted,
+        Failure::Refused(Refused::Lane { .. }) => Code::Aborted,
         // Nothing was started now, but an earlier call may have made it after its client had left.
         Failure::Refused(_) if MAKING.contains(&rpc) => Code::Aborted,
         // Nothing was started, so that none of the codes above would be true.

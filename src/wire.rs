@@ -10,11 +10,14 @@ mod limits;
 mod node;
 mod page;
 mod parameters;
+mod snapshot;
 mod topology;
 mod volume;
 
 pub use capability::{capabilities, capability, capability_to_wire};
-pub use controller::{Create, Expand, GetCapacity, Validate, create_volume, expand_volume, get_capacity, validate};
+pub use controller::{
+    Create, Expand, GetCapacity, Modify, Validate, create_volume, expand_volume, get_capacity, modify_volume, validate,
+};
 pub(crate) use limits::short;
 pub use limits::{VolumeHandle, secrets, volume_handle};
 pub use node::{
@@ -23,5 +26,8 @@ pub use node::{
 };
 pub use page::{Page, Token, page};
 pub use parameters::ClassParameters;
+pub use snapshot::{
+    CreateSnapshot, ListSnapshots, SnapshotHandle, create_snapshot, list_snapshots, snapshot_handle, snapshot_to_wire,
+};
 pub use topology::{Segment, TOPOLOGY_KEY, Topology, TopologyRequirement};
 pub use volume::{usage_to_wire, volume_health_to_wire, volume_to_wire};

@@ -17,11 +17,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dunnage_test_common::{Host, Need, Setup, can_run, mounts_beneath, run_within};
+use dunnage_test_common::{Host, Need, Setup, can_run, mount_new, mounts_beneath, run_within};
 
 use report::Report;
 
 const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
+const ONLY: &str = "only.csi.dunnage.dev";
 const SHARED: &str = "all.csi.dunnage.dev";
 /// A run takes seconds; but where a plugin does not answer, each spec waits for a minute.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -31,6 +32,38 @@ const SECRET: &str = "correct-horse-battery-staple";
 #[test]
 fn dir_passes_with_mounts() -> Result<()> {
     own_name("dir", "quota: none", "mount")
+}
+
+#[test]
+fn btrfs_passes_with_mounts() -> Result<()> {
+    let case = Case { csi_name: ONLY, backend: None, access: "mount", mutable: Some("compression: zstd\n") };
+    on_disk("btrfs", "mkfs.btrfs", case, "btrfs")
+}
+
+#[test]
+fn image_on_xfs_passes_with_mounts() -> Result<()> {
+    on_disk("image", "mkfs.xfs", Case { csi_name: ONLY, access: "mount", ..Case::default() }, "image-shared")
+}
+
+#[test]
+fn image_on_xfs_passes_with_raw_block() -> Result<()> {
+    on_disk("image", "mkfs.xfs", Case { csi_name: ONLY, access: "block", ..Case::default() }, "image-shared")
+}
+
+#[test]
+fn image_on_btrfs_passes_with_mounts() -> Result<()> {
+    on_disk("image", "mkfs.btrfs", Case { csi_name: ONLY, access: "mount", ..Case::default() }, "image-shared")
+}
+
+/// A driver whose root is a file system of its own that `mkfs` makes.
+fn on_disk(driver: &str, mkfs: &'static str, case: Case<'_>, list: &str) -> Result<()> {
+    let needs = [needs().as_slice(), &[Need::Program(mkfs)]].concat();
+    if !can_run(&format!("csi-sanity on {driver} made by {mkfs} ({})", case.access), &needs)? {
+        return Ok(());
+    }
+    let setup = Setup::new()?.backend("only", driver, "")?;
+    mount_new(&setup.scratch().path().join("disk"), 2048, &setup.root("only"), &[mkfs, "-q"], "loop")?;
+    run(&setup.start(DUNNAGE)?, case)?.judge(list)
 }
 
 #[test]
@@ -63,7 +96,7 @@ fn own_name(driver: &str, fields: &str, access: &str) -> Result<()> {
         return Ok(());
     }
     let host = Setup::new()?.backend("only", driver, fields)?.start(DUNNAGE)?;
-    run(&host, "only.csi.dunnage.dev", None, access)?.judge(driver)
+    run(&host, Case { csi_name: ONLY, access, ..Case::default() })?.judge(driver)
 }
 
 fn shared_name(backend: &str, access: &str) -> Result<()> {
@@ -72,7 +105,7 @@ fn shared_name(backend: &str, access: &str) -> Result<()> {
     }
     let setup = Setup::new()?.backend("warm", "dir", "quota: none")?.backend("cold", "image", "")?;
     let host = setup.plugin(SHARED, &["warm", "cold"]).start(DUNNAGE)?;
-    run(&host, SHARED, Some(backend), access)?.judge("shared")
+    run(&host, Case { csi_name: SHARED, backend: Some(backend), access, mutable: None })?.judge("shared")
 }
 
 fn needs() -> [Need; 2] {
@@ -102,8 +135,21 @@ impl Finished {
     }
 }
 
-fn run(host: &Host, csi_name: &str, backend: Option<&str>, access: &str) -> Result<Finished> {
+/// What a run is about.
+#[derive(Clone, Copy, Default)]
+struct Case<'a> {
+    csi_name: &'a str,
+    /// The backend of a shared name.
+    backend: Option<&'a str>,
+    access: &'a str,
+    /// What can be changed of a volume, as YAML.
+    mutable: Option<&'a str>,
+}
+
+fn run(host: &Host, case: Case<'_>) -> Result<Finished> {
+    let Case { csi_name, backend, access, mutable } = case;
     let scratch = host.setup().scratch();
+    let before = mounts_beneath(scratch.path())?;
     // csi-sanity makes the folders `at` and wants their parents.
     let (targets, staging) = (scratch.folder("targets")?, scratch.folder("staging")?);
     let (report, log) = (scratch.path().join("report.json"), scratch.path().join("csi-sanity.log"));
@@ -123,13 +169,18 @@ fn run(host: &Host, csi_name: &str, backend: Option<&str>, access: &str) -> Resu
         fs::write(&parameters, format!("backend: {backend}\n")).context("cannot write the parameters")?;
         command.arg("-csi.testvolumeparameters").arg(parameters);
     }
+    if let Some(mutable) = mutable {
+        let parameters = scratch.path().join("mutable.yaml");
+        fs::write(&parameters, mutable).context("cannot write the parameters that can be changed")?;
+        command.arg("-csi.testvolumemutableparameters").arg(parameters);
+    }
     let status = run_within(&mut command, &log, LIMIT)?;
     let report = Report::read(&report).with_context(|| {
         format!("csi-sanity left no report ({status}): {}", fs::read_to_string(&log).unwrap_or_default())
     })?;
     ensure!(!host.log().contains(SECRET), "a secret is in the log of the host");
     let mounts = mounts_beneath(scratch.path())?;
-    ensure!(!report.failed().is_empty() || mounts.is_empty(), "left mounted: {mounts:?}");
+    ensure!(!report.failed().is_empty() || mounts == before, "left mounted: {mounts:?}");
     Ok(Finished { report, advertised: plugin::advertised(host, csi_name)? })
 }
 
@@ -140,6 +191,11 @@ fn secrets(folder: &Path) -> Result<PathBuf> {
         "DeleteVolumeSecret",
         "ControllerValidateVolumeCapabilitiesSecret",
         "ControllerExpandVolumeSecret",
+        "ControllerModifyVolumeSecret",
+        "CreateSnapshotSecret",
+        "DeleteSnapshotSecret",
+        "ListSnapshotsSecret",
+        "GetSnapshotSecret",
         "NodeStageVolumeSecret",
         "NodePublishVolumeSecret",
     ];

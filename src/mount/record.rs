@@ -165,6 +165,11 @@ impl Records {
         Ok(())
     }
 
+    /// The folder of this boot.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What is known of a volume; an empty record where nothing is.
     ///
     /// # Errors

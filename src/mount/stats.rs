@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dunnage_driver_api::{Bytes, Error, Result, VolumeId};
+use dunnage_driver_api::{Bytes, Error, Result, VolumeId, VolumeUsage};
 
 use super::Engine;
 use super::place;
@@ -62,5 +62,36 @@ impl Engine {
             usages.push(usage(Unit::Inodes, 1, seen.f_files, seen.f_ffree, seen.f_favail));
         }
         Ok(usages)
+    }
+}
+
+/// The same with what a driver has counted for the volume, which shares its file system with others: what is left of its
+/// size, if that is left at all.
+pub(crate) fn of_its_own(mut usages: Vec<Usage>, own: Option<VolumeUsage>) -> Vec<Usage> {
+    let Some(own) = own else { return usages };
+    for usage in usages.iter_mut().filter(|usage| usage.unit == Unit::Bytes) {
+        let left = own.total.minus(own.used).get();
+        usage.total = own.total.get();
+        usage.used = Some(own.used.get());
+        usage.available = usage.available.map(|free| left.min(free));
+    }
+    usages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_driver_counts_goes_before_what_the_shared_file_system_has() {
+        let shared = Usage { unit: Unit::Bytes, total: 1000, available: Some(50), used: Some(900) };
+        let inodes = Usage { unit: Unit::Inodes, ..shared };
+        let own = |total, used| Some(VolumeUsage::new(Bytes::new(total), Bytes::new(used)));
+        let counted = |own| of_its_own(vec![shared, inodes], own);
+        assert_eq!(counted(None), [shared, inodes]);
+        for (total, used, available) in [(100, 70, 30), (100, 10, 50), (100, 110, 0)] {
+            let expected = Usage { unit: Unit::Bytes, total, available: Some(available), used: Some(used) };
+            assert_eq!(counted(own(total, used)), [expected, inodes]);
+        }
     }
 }

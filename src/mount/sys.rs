@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use linux_raw_sys::general::mount_attr;
-use linux_raw_sys::ioctl::{BLKROSET, BTRFS_IOC_RESIZE, EXT4_IOC_RESIZE_FS};
-use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
+use linux_raw_sys::ioctl::{BLKROSET, BTRFS_IOC_RESIZE, EXT4_IOC_RESIZE_FS, FIFREEZE, FITHAW};
+use rustix::ioctl::{Getter, IntegerSetter, Opcode, Setter, ioctl, opcode};
 
 /// Changes the attributes and the propagation of one mount, attached or not, in one step (mount_setattr(2)).
 pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, clear: u64, propagation: u64) -> io::Result<()> {
@@ -31,6 +31,22 @@ pub(super) fn set_device_read_only(device: impl AsFd, read_only: bool) -> io::Re
     const OPCODE: Opcode = BLKROSET as Opcode;
     // SAFETY: BLKROSET reads one int through its argument.
     unsafe { ioctl(device, Setter::<OPCODE, libc::c_int>::new(read_only.into()))? };
+    Ok(())
+}
+
+/// Freezes the file system of an open directory: all of it is written out, and whoever writes waits.
+pub(super) fn freeze(top: impl AsFd) -> io::Result<()> {
+    const OPCODE: Opcode = FIFREEZE as Opcode;
+    // SAFETY: FIFREEZE ignores its argument.
+    unsafe { ioctl(top, IntegerSetter::<OPCODE>::new_usize(0))? };
+    Ok(())
+}
+
+/// Thaws it: EINVAL where it is not frozen.
+pub(super) fn thaw(top: impl AsFd) -> io::Result<()> {
+    const OPCODE: Opcode = FITHAW as Opcode;
+    // SAFETY: FITHAW ignores its argument.
+    unsafe { ioctl(top, IntegerSetter::<OPCODE>::new_usize(0))? };
     Ok(())
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dunnage_driver_api::{BackendName, Error, VolumeKey};
+use dunnage_driver_api::{BackendName, Error};
 
-use super::Key;
+use super::{Key, Lane};
 
 /// Why a call got no good answer. Each kind means another thing to the orchestrator; `status` maps it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,16 +64,16 @@ impl Failure {
 /// Why a call, or the step of it that was to run on a backend's threads, was not started.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refused {
-    /// An earlier call for this volume is stuck.
+    /// An earlier call for this volume or snapshot is stuck.
     #[error(
-        "backend {backend}: an earlier call for volume {volume} has hung for {stuck_for:.1?}; nothing else is started \
-         for this volume until it ends: see whether the store behind it answers"
+        "backend {backend}: an earlier call for {lane} has hung for {stuck_for:.1?}; nothing else is started for it \
+         until it ends: see whether the store behind it answers"
     )]
-    Volume {
+    Lane {
         /// The backend.
         backend: BackendName,
-        /// The volume.
-        volume: VolumeKey,
+        /// Whose call it is.
+        lane: Lane,
         /// How long the earlier call has been running.
         stuck_for: Duration,
     },

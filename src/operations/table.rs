@@ -12,7 +12,7 @@ use dunnage_driver_api::Error;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::{Deadline, Failure, Key, Refused, Request};
+use super::{Deadline, Failure, Keys, Refused, Request};
 use state::{Admission, State};
 pub use state::{OperationsCount, Running};
 
@@ -22,7 +22,7 @@ type Answer<T> = watch::Receiver<Option<Result<T, Failure>>>;
 /// The running operations of this process, each with the keys of what it touches. A clone is the same table.
 ///
 /// Nobody waits for a key: who finds it held by the same request waits for that one's answer, everybody else is told
-/// at once that it is busy.
+/// at once that it is busy. A key that all its holders share is busy only for who wants it alone.
 #[derive(Clone, Default)]
 pub struct Operations(Arc<Table>);
 
@@ -44,7 +44,7 @@ impl Operations {
     /// with.
     pub async fn run<T>(
         &self,
-        keys: impl IntoIterator<Item = Key>,
+        keys: impl Into<Keys>,
         request: Request,
         deadline: Deadline,
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
@@ -53,7 +53,7 @@ impl Operations {
         T: Clone + Send + Sync + 'static,
     {
         let rpc = request.rpc();
-        let (since, answer) = self.start_or_join(keys, request, work)?;
+        let (since, answer) = self.start_or_join(keys.into(), request, work)?;
         let ended = deadline.wait(wait_for(rpc, answer)).await;
         ended.unwrap_or_else(|| Err(Failure::StillRunning { rpc, running_for: since.elapsed() }))
     }
@@ -80,7 +80,7 @@ impl Operations {
 
     fn start_or_join<T>(
         &self,
-        keys: impl IntoIterator<Item = Key>,
+        keys: Keys,
         request: Request,
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Result<(Instant, Answer<T>), Failure>
@@ -88,9 +88,6 @@ impl Operations {
         T: Clone + Send + Sync + 'static,
     {
         let rpc = request.rpc();
-        let mut keys: Vec<Key> = keys.into_iter().collect();
-        keys.sort_unstable();
-        keys.dedup();
         let (sender, receiver) = watch::channel(None);
         let held = {
             let mut state = self.0.lock();

@@ -6,10 +6,11 @@ mod pool;
 mod tests;
 mod thread;
 
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::{BackendName, Error, VolumeKey};
+use dunnage_driver_api::{BackendName, Error, SnapshotKey, VolumeKey};
 use tokio::sync::oneshot;
 
 use super::Failure;
@@ -44,13 +45,18 @@ pub enum Lane {
     Changes(VolumeKey),
     /// The calls that only read it.
     Reads(VolumeKey),
+    /// The calls that change a snapshot, and no volume.
+    ChangesOfSnapshot(SnapshotKey),
+    /// The calls that only read it.
+    ReadsOfSnapshot(SnapshotKey),
 }
 
-impl Lane {
-    /// Whose calls they are.
-    pub fn volume(&self) -> &VolumeKey {
+/// Whose calls they are.
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changes(volume) | Self::Reads(volume) => volume,
+            Self::Changes(volume) | Self::Reads(volume) => write!(f, "volume {volume}"),
+            Self::ChangesOfSnapshot(snapshot) | Self::ReadsOfSnapshot(snapshot) => write!(f, "snapshot {snapshot}"),
         }
     }
 }
@@ -143,8 +149,8 @@ impl Shared {
     fn sweep(self: &Arc<Self>) -> Option<Instant> {
         let swept = self.lock().sweep(Instant::now());
         for (lane, seconds) in swept.stuck {
-            let (backend, volume) = (self.backend.as_str(), lane.as_ref().map(|lane| lane.volume().as_str()));
-            tracing::warn!(backend, volume, seconds, "a call hangs: its thread is written off until it comes back");
+            let (backend, of) = (self.backend.as_str(), lane.as_ref().map(tracing::field::display));
+            tracing::warn!(backend, of, seconds, "a call hangs: its thread is written off until it comes back");
         }
         swept.refused.into_iter().for_each(job::Rejected::answer);
         for _ in 0..swept.places {

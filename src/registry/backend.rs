@@ -162,4 +162,18 @@ impl ServedBackend {
             }
         })
     }
+    /// Whether these parameters can be changed to these values.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) with what would be possible.
+    pub fn fits_mutable(&self, parameters: &Parameters) -> Result<()> {
+        match &self.backend.modify {
+            _ if parameters.pairs().is_empty() => Ok(()),
+            Some((_, mutable)) => mutable.check(parameters).map_err(|error| error.with("backend", &self.name)),
+            None => Err(Error::invalid(format!(
+                "backend {} has no mutable_parameters: it does not offer MODIFY_VOLUME",
+                self.name
+            ))),
+        }
+    }
 }

@@ -21,6 +21,12 @@ pub struct Offers {
     pub room: bool,
     /// EXPAND_VOLUME of the controller, online.
     pub expand: bool,
+    /// CREATE_DELETE_SNAPSHOT, LIST_SNAPSHOTS and GET_SNAPSHOT.
+    pub snapshots: bool,
+    /// CLONE_VOLUME.
+    pub clones: bool,
+    /// MODIFY_VOLUME.
+    pub modify: bool,
     /// The node service, with statistics and health.
     pub node: bool,
     /// A need: STAGE_UNSTAGE_VOLUME.
@@ -43,6 +49,9 @@ impl Offers {
             create: controller && backend.create.is_some(),
             room: controller && backend.room.is_some(),
             expand: controller && backend.expand.is_some(),
+            snapshots: controller && backend.create.is_some() && backend.snapshots.is_some(),
+            clones: controller && backend.create.is_some() && backend.clones,
+            modify: controller && backend.modify.is_some(),
             node: node_half.is_some(),
             stage,
             expand_node: stage && backend.expand.is_some(),
@@ -58,11 +67,19 @@ impl Offers {
             create: self.create && other.create,
             room: self.room && other.room,
             expand: self.expand && other.expand,
+            snapshots: self.snapshots && other.snapshots,
+            clones: self.clones && other.clones,
+            modify: self.modify && other.modify,
             node: self.node && other.node,
             stage: self.stage || other.stage,
             expand_node: self.expand_node || other.expand_node,
             constraints: self.constraints || other.constraints,
         }
+    }
+
+    /// A need: SNAPSHOT_ACCESSIBILITY_CONSTRAINTS, since a volume lies where the snapshot does that it is made from.
+    pub fn snapshot_constraints(self) -> bool {
+        self.snapshots && self.constraints
     }
 
     /// Whether a backend with these offers can join a plugin that advertises `advertised` without making it a liar.
@@ -76,6 +93,9 @@ impl Offers {
             ("CREATE_DELETE_VOLUME", self.create, shared.create),
             ("GET_CAPACITY", self.room, shared.room),
             ("EXPAND_VOLUME", self.expand, shared.expand),
+            ("snapshots", self.snapshots, shared.snapshots),
+            ("CLONE_VOLUME", self.clones, shared.clones),
+            ("MODIFY_VOLUME", self.modify, shared.modify),
             ("the node service", self.node, shared.node),
             // Needs the other way round: to be spared a step is an offer too.
             ("to be published without staging", self.node && !self.stage, !shared.stage),
@@ -91,6 +111,9 @@ impl fmt::Display for Offers {
             ("create", self.create),
             ("capacity", self.room),
             ("expand", self.expand),
+            ("snapshots", self.snapshots),
+            ("clones", self.clones),
+            ("modify", self.modify),
             ("node", self.node),
             ("stage", self.stage),
             ("constraints", self.constraints),
@@ -109,6 +132,9 @@ mod tests {
         create: true,
         room: true,
         expand: true,
+        snapshots: true,
+        clones: true,
+        modify: true,
         node: true,
         stage: true,
         expand_node: true,

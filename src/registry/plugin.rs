@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use dunnage_driver_api::{BackendName, Error, ErrorKind, InstanceId, NodeName, Result, VolumeId};
+use dunnage_driver_api::{BackendName, Error, ErrorKind, InstanceId, NodeName, Result, SnapshotId, SourceId, VolumeId};
 
 use super::backend::{ConfiguredBackend, ServedBackend};
 use super::offers::Offers;
@@ -130,6 +130,14 @@ impl Plugin {
         self.backend_with(&volume.instance).map_err(|error| error.with("volume", volume))
     }
 
+    /// The backend whose instance a snapshot lives in.
+    ///
+    /// # Errors
+    /// As [`backend_with`](Self::backend_with).
+    pub fn backend_of_snapshot(&self, snapshot: &SnapshotId) -> Result<Arc<ServedBackend>> {
+        self.backend_with(&snapshot.instance).map_err(|error| error.with("snapshot", snapshot))
+    }
+
     /// The backend of an instance.
     ///
     /// # Errors
@@ -163,13 +171,27 @@ impl Plugin {
             None => format!("{} (not open)", member.configured.name),
         });
         Err(Error::precondition(format!(
-            "the volume lives in instance {}, which {} does not serve on node {}: here are {}. Call the node that has \
+            "what is asked for lives in instance {}, which {} does not serve on node {}: here are {}. Call the node that has \
              the store, or bring the store back",
             instance,
             self.name,
             self.node,
             here.collect::<Vec<_>>().join(", ")
         )))
+    }
+
+    /// The backend that is to make a volume: the one that the request names, else the one that has what the volume is to
+    /// be made from, else the only one.
+    ///
+    /// # Errors
+    /// As [`backend_named`](Self::backend_named).
+    pub fn backend_for(&self, name: Option<&BackendName>, source: Option<&SourceId>) -> Result<Arc<ServedBackend>> {
+        let instance = source.map(|source| match source {
+            SourceId::Snapshot(id) => &id.instance,
+            SourceId::Volume(id) => &id.instance,
+        });
+        let holder = instance.filter(|_| name.is_none()).and_then(|instance| self.backend_with(instance).ok());
+        holder.map_or_else(|| self.backend_named(name), Ok)
     }
 
     /// The backend that a request for a new volume names, or the only one.

@@ -37,11 +37,12 @@ impl ServedBackend {
     pub fn create(&self, cx: &Context, request: &CreateVolume, reaches: impl FnOnce() -> Result<()>) -> Result<Volume> {
         let create = self.backend.create.as_ref().ok_or_else(|| unsupported("makes no volumes"))?;
         self.fits(&request.capabilities, &request.parameters)?;
+        self.fits_mutable(&request.mutable_parameters)?;
         match self.volumes()?.find(cx, &request.key)? {
             Some(remains) if create.is_half_deleted(cx, &remains)? => {
                 reaches()?;
                 create.delete(cx, &remains)?;
-                create.create(cx, request)
+                create.create(cx, &self.filled(cx, request)?)
             }
             Some(existing) => {
                 let existing = same(existing, request)?;
@@ -50,9 +51,27 @@ impl ServedBackend {
             }
             None => {
                 reaches()?;
-                create.create(cx, request)
+                create.create(cx, &self.filled(cx, request)?)
             }
         }
+    }
+
+    /// The request with what the volume is to hold.
+    fn filled(&self, cx: &Context, request: &CreateVolume) -> Result<CreateVolume> {
+        match &request.source {
+            Some(source) => request.clone().holding(source.clone(), self.content(cx, source)?),
+            None => Ok(request.clone()),
+        }
+    }
+
+    /// Changes the volume.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for parameters that cannot be; [`ErrorKind::NotFound`] where it does not exist.
+    pub fn modify(&self, cx: &Context, id: &VolumeId, parameters: &Parameters) -> Result<()> {
+        let (modify, _) = self.backend.modify.as_ref().ok_or_else(|| unsupported("changes no volumes"))?;
+        self.fits_mutable(parameters)?;
+        modify.modify(cx, &self.volume(cx, id)?, parameters)
     }
 
     /// Removes the volume; succeeds where it is gone already. One that is only staged on this node is unstaged first.
@@ -118,7 +137,7 @@ fn final_for_a_resizer(error: Error) -> Error {
     Error::new(ErrorKind::OutOfRange, "the store has no room for the larger volume").caused_by(error)
 }
 
-fn unsupported(what: &str) -> Error {
+pub(super) fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("this backend {what}"))
 }
 

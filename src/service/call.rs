@@ -4,11 +4,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::{Context, Error, Result, Secrets, VolumeId, VolumeKey};
+use dunnage_driver_api::{Context, Error, Result, Secrets, Unknown, VolumeId, VolumeKey};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
-use crate::operations::{Deadline, Key, Lane, Request as Operation};
+use crate::mount::Still;
+use crate::operations::{Deadline, Key, Keys, Lane, Request as Operation};
 use crate::registry::{ConfiguredBackend, ServedBackend};
 use crate::status;
 use crate::telemetry::{self, Field};
@@ -66,9 +67,13 @@ fn timeout(text: &str) -> Option<Duration> {
 }
 
 impl Shared {
-    fn context(backend: &ConfiguredBackend, call: &Call, deadline: Instant) -> Context {
+    fn context(&self, backend: &ConfiguredBackend, call: &Call, deadline: Instant) -> Context {
         let within = deadline.saturating_duration_since(Instant::now());
-        Context::new(within, backend.commands.clone()).with_secrets(call.secrets.clone())
+        let cx = Context::new(within, backend.commands.clone()).with_secrets(call.secrets.clone());
+        match &self.engine {
+            Some(engine) => cx.with_still(Arc::new(Still(engine.clone()))),
+            None => cx.with_still(Arc::new(Unknown)),
+        }
     }
 
     /// Runs what changes a volume: as an operation that holds the volume's key until it has ended, on the backend's
@@ -81,8 +86,23 @@ impl Shared {
         fields: &impl Hash,
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
-        let (configured, key) = (backend.configured.clone(), backend.key(volume));
-        self.change_at(call, configured, key, volume, fields, move |shared, cx| work(shared, &backend, cx)).await
+        let (keys, lane) = ([backend.key(volume)].into(), Lane::Changes(volume.clone()));
+        self.change_all(call, backend, keys, lane, fields, work).await
+    }
+
+    /// Runs what changes something: as an operation that holds `keys` until it has ended, in the lane of what it changes.
+    /// `fields` are what makes two calls the same.
+    pub(super) async fn change_all<T: Clone + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        backend: Arc<ServedBackend>,
+        keys: Keys,
+        lane: Lane,
+        fields: &impl Hash,
+        work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
+        let configured = backend.configured.clone();
+        self.change_at(call, configured, keys, lane, fields, move |shared, cx| work(shared, &backend, cx)).await
     }
 
     /// Runs what takes a volume away from this node, as [`change`](Self::change) does, also where the store of its
@@ -95,26 +115,26 @@ impl Shared {
         work: impl FnOnce(&Self, &ConfiguredBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         let backend = self.plugin.configured_of(volume).map_err(refused)?;
-        let (configured, key) = (backend.clone(), Key::volume(volume.instance.clone(), volume.key.clone()));
-        self.change_at(call, configured, key, &volume.key, fields, move |shared, cx| work(shared, &backend, cx)).await
+        let (configured, keys) = (backend.clone(), [Key::from(volume)].into());
+        let lane = Lane::Changes(volume.key.clone());
+        self.change_at(call, configured, keys, lane, fields, move |shared, cx| work(shared, &backend, cx)).await
     }
 
     async fn change_at<T: Clone + Send + Sync + 'static>(
         self: &Arc<Self>,
         call: Call,
         backend: Arc<ConfiguredBackend>,
-        key: Key,
-        volume: &VolumeKey,
+        keys: Keys,
+        lane: Lane,
         fields: &impl Hash,
         work: impl FnOnce(&Self, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
         let deadline = call.deadline.answer_by().max(Instant::now() + WAIT);
-        let (shared, cx, lane) =
-            (self.clone(), Self::context(&backend, &call, deadline), Lane::Changes(volume.clone()));
+        let (shared, cx) = (self.clone(), self.context(&backend, &call, deadline));
         let operation = async move { backend.run(Some(lane), move || work(&shared, &cx)).await };
         self.operations
-            .run([key], Operation::of(call.rpc, fields), call.deadline, operation)
+            .run(keys, Operation::of(call.rpc, fields), call.deadline, operation)
             .await
             .map_err(|failure| status::of_failure(call.rpc, &failure))
     }
@@ -127,8 +147,19 @@ impl Shared {
         volume: Option<&VolumeKey>,
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
+        self.read_in(call, backend, volume.cloned().map(Lane::Reads), work).await
+    }
+
+    /// Runs what only reads, in the lane of what it reads.
+    pub(super) async fn read_in<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        backend: Arc<ServedBackend>,
+        lane: Option<Lane>,
+        work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
         let configured = backend.configured.clone();
-        self.read_at(call, configured, volume, move |shared, cx| work(shared, &backend, cx)).await
+        self.read_at(call, configured, lane, move |shared, cx| work(shared, &backend, cx)).await
     }
 
     /// Runs what only reads, and needs no store: as [`read`](Self::read) does.
@@ -136,12 +167,11 @@ impl Shared {
         self: &Arc<Self>,
         call: Call,
         backend: Arc<ConfiguredBackend>,
-        volume: Option<&VolumeKey>,
+        lane: Option<Lane>,
         work: impl FnOnce(&Self, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         telemetry::record(Field::Backend, backend.name.as_str());
-        let lane = volume.cloned().map(Lane::Reads);
-        let (shared, cx) = (self.clone(), Self::context(&backend, &call, call.deadline.answer_by()));
+        let (shared, cx) = (self.clone(), self.context(&backend, &call, call.deadline.answer_by()));
         let reading = async move { backend.run(lane, move || work(&shared, &cx)).await };
         call.deadline.bound(call.rpc, reading).await.map_err(|failure| status::of_failure(call.rpc, &failure))
     }

@@ -20,6 +20,7 @@ pub(super) fn plugin(offers: Offers) -> Vec<PluginCapability> {
     true_ones([
         (offers.controller, Type::Service(service(Service::ControllerService))),
         (offers.constraints, Type::Service(service(Service::VolumeAccessibilityConstraints))),
+        (offers.snapshot_constraints(), Type::Service(service(Service::SnapshotAccessibilityConstraints))),
         (
             offers.expand || offers.expand_node,
             Type::VolumeExpansion(VolumeExpansion { r#type: Expansion::Online.into() }),
@@ -43,6 +44,11 @@ pub(super) fn controller(offers: Offers) -> Vec<ControllerServiceCapability> {
         (offers.controller, ControllerRpc::SingleNodeMultiWriter),
         (offers.room, ControllerRpc::GetCapacity),
         (offers.expand, ControllerRpc::ExpandVolume),
+        (offers.snapshots, ControllerRpc::CreateDeleteSnapshot),
+        (offers.snapshots, ControllerRpc::ListSnapshots),
+        (offers.snapshots, ControllerRpc::GetSnapshot),
+        (offers.clones, ControllerRpc::CloneVolume),
+        (offers.modify, ControllerRpc::ModifyVolume),
     ])
     .map(|one| ControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: one.into() })) })
     .collect()

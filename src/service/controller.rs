@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::controller_server::Controller;
-use dunnage_driver_api::{Bytes, Capacity, Context, Error, ErrorKind, Reach, Result, Volume};
+use dunnage_driver_api::{Bytes, Capacity, Context, Error, ErrorKind, Reach, Result, SourceId, Volume};
 use futures_util::future::try_join_all;
 use tonic::{Request, Response, Status};
 
 use super::call::{Answer, Call, refused};
-use super::{Services, Shared, capabilities, list};
-use crate::registry::ServedBackend;
+use super::{Services, Shared, capabilities, list, snapshots};
+use crate::operations::{Key, Keys, Lane};
+use crate::registry::{Offers, ServedBackend};
 use crate::status;
 use crate::wire::{self, VolumeHandle};
 
@@ -23,16 +24,29 @@ impl Controller for Services {
         let wire::Create { backend, accessibility, request, secrets } =
             wire::create_volume(request.into_inner()).map_err(refused)?;
         // Where the store is not open now, another node may have it.
-        let named = shared.plugin.backend_named(backend.as_ref());
+        let named = shared.plugin.backend_for(backend.as_ref(), request.source.as_ref());
         let backend = named.map_err(|error| status::of_failure("CreateVolume", &error.into()))?;
         let key = request.key.clone();
         let fields =
             (request.fingerprint.clone(), request.capacity, request.capabilities.clone(), accessibility.clone());
         let served = backend.clone();
+        offered(shared.plugin.offers, request.source.as_ref()).map_err(refused)?;
+        let source = request.source.as_ref().map(|source| match source {
+            SourceId::Snapshot(id) => Key::snapshot(id.instance.clone(), id.key.clone()),
+            SourceId::Volume(id) => Key::from(id),
+        });
+        let keys = Keys::new([backend.key(&key)], source);
         let volume = shared
-            .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
-                backend.create(cx, &request, || shared.reaches(backend, accessibility.as_ref()))
-            })
+            .change_all(
+                call.with_secrets(secrets),
+                backend,
+                keys,
+                Lane::Changes(key),
+                &fields,
+                move |shared, backend, cx| {
+                    backend.create(cx, &request, || shared.reaches(backend, accessibility.as_ref()))
+                },
+            )
             .await?;
         Ok(Response::new(csi::CreateVolumeResponse { volume: Some(shared.volume_to_wire(&served, &volume)) }))
     }
@@ -61,7 +75,7 @@ impl Controller for Services {
     ) -> Answer<csi::ValidateVolumeCapabilitiesResponse> {
         let shared = self.offering(self.0.plugin.offers.controller, "ValidateVolumeCapabilities")?;
         let call = Call::of("ValidateVolumeCapabilities", &request);
-        let wire::Validate { volume, capabilities, parameters, volume_context, wire, secrets } =
+        let wire::Validate { volume, capabilities, parameters, mutable_parameters, volume_context, wire, secrets } =
             wire::validate(request.into_inner()).map_err(refused)?;
         let id = volume.ours().map_err(refused)?;
         let backend = shared.plugin.backend_of(&id).map_err(refused)?;
@@ -69,7 +83,9 @@ impl Controller for Services {
         let unfit = shared
             .read(call.with_secrets(secrets), backend, Some(&key), move |_, backend, cx| {
                 let volume = backend.volume(cx, &id)?;
-                let fits = backend.fits(&capabilities, &parameters.driver);
+                let fits = backend
+                    .fits(&capabilities, &parameters.driver)
+                    .and_then(|()| backend.fits_mutable(&mutable_parameters));
                 Ok(fits.and_then(|()| has_context(&volume, &volume_context)).err())
             })
             .await?;
@@ -141,6 +157,60 @@ impl Controller for Services {
         }))
     }
 
+    async fn controller_modify_volume(
+        &self,
+        request: Request<csi::ControllerModifyVolumeRequest>,
+    ) -> Answer<csi::ControllerModifyVolumeResponse> {
+        let shared = self.offering(self.0.plugin.offers.modify, "ControllerModifyVolume")?;
+        let call = Call::of("ControllerModifyVolume", &request);
+        let wire::Modify { volume, parameters, secrets } =
+            wire::modify_volume(request.into_inner()).map_err(refused)?;
+        let id = volume.ours().map_err(refused)?;
+        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
+        let (key, fields) = (id.key.clone(), (id.clone(), parameters.pairs().clone()));
+        shared
+            .change(call.with_secrets(secrets), backend, &key, &fields, move |_, backend, cx| {
+                backend.modify(cx, &id, &parameters)
+            })
+            .await?;
+        Ok(Response::new(csi::ControllerModifyVolumeResponse {}))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<csi::CreateSnapshotRequest>,
+    ) -> Answer<csi::CreateSnapshotResponse> {
+        let shared = self.offering(self.0.plugin.offers.snapshots, "CreateSnapshot")?;
+        let call = Call::of("CreateSnapshot", &request);
+        let request = wire::create_snapshot(request.into_inner()).map_err(refused)?;
+        let snapshot = snapshots::create(shared, call, request).await?;
+        Ok(Response::new(csi::CreateSnapshotResponse { snapshot: Some(snapshot) }))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<csi::DeleteSnapshotRequest>,
+    ) -> Answer<csi::DeleteSnapshotResponse> {
+        let shared = self.offering(self.0.plugin.offers.snapshots, "DeleteSnapshot")?;
+        let call = Call::of("DeleteSnapshot", &request);
+        snapshots::delete(shared, call, request.into_inner()).await?;
+        Ok(Response::new(csi::DeleteSnapshotResponse {}))
+    }
+
+    async fn list_snapshots(&self, request: Request<csi::ListSnapshotsRequest>) -> Answer<csi::ListSnapshotsResponse> {
+        let shared = self.offering(self.0.plugin.offers.snapshots, "ListSnapshots")?;
+        let call = Call::of("ListSnapshots", &request);
+        let request = wire::list_snapshots(request.into_inner()).map_err(refused)?;
+        snapshots::list(shared, call, request).await.map(Response::new)
+    }
+
+    async fn get_snapshot(&self, request: Request<csi::GetSnapshotRequest>) -> Answer<csi::GetSnapshotResponse> {
+        let shared = self.offering(self.0.plugin.offers.snapshots, "GetSnapshot")?;
+        let call = Call::of("GetSnapshot", &request);
+        let snapshot = snapshots::get(shared, call, request.into_inner()).await?;
+        Ok(Response::new(csi::GetSnapshotResponse { snapshot: Some(snapshot) }))
+    }
+
     async fn controller_get_capabilities(
         &self,
         _: Request<csi::ControllerGetCapabilitiesRequest>,
@@ -149,6 +219,16 @@ impl Controller for Services {
         let capabilities = capabilities::controller(shared.plugin.offers);
         Ok(Response::new(csi::ControllerGetCapabilitiesResponse { capabilities }))
     }
+}
+
+/// Whether volumes are made from such a source.
+fn offered(offers: Offers, source: Option<&SourceId>) -> Result<()> {
+    let lacks = match source {
+        Some(SourceId::Snapshot(_)) if !offers.snapshots => "CREATE_DELETE_SNAPSHOT",
+        Some(SourceId::Volume(_)) if !offers.clones => "CLONE_VOLUME",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(format!("volume_content_source is not supported: this plugin does not have {lacks}")))
 }
 
 /// Whether this is the context of the volume, where a request says it.

@@ -1,5 +1,6 @@
 //! ListVolumes: pages over all backends of a plugin that no client's limit is too small for.
 
+use std::fmt;
 use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
@@ -24,9 +25,9 @@ pub(super) async fn volumes(
     shared: &Arc<Shared>,
     call: Call,
     max_entries: Option<usize>,
-    start: Option<Token>,
+    start: Option<Token<VolumeKey>>,
 ) -> Result<csi::ListVolumesResponse, Status> {
-    let mut page = Page { entries: Vec::new(), size: 0, most: max_entries.unwrap_or(usize::MAX), last: None };
+    let mut page = Page::new(max_entries);
     if let [absent, ..] = shared.plugin.absent().as_slice() {
         return Err(refused(Error::precondition(format!(
             "the store of backend {absent} is not open, so that its volumes cannot be listed: a list without them would \
@@ -52,7 +53,8 @@ pub(super) async fn volumes(
             for volume in volumes {
                 let entry = Entry { volume: Some(shared.volume_to_wire(&backend, &volume)), status: None };
                 if !page.add(entry, instance, volume.key) {
-                    return Ok(page.full());
+                    let (entries, next_token) = page.full();
+                    return Ok(csi::ListVolumesResponse { entries, next_token });
                 }
             }
             if !more {
@@ -64,16 +66,22 @@ pub(super) async fn volumes(
     Ok(csi::ListVolumesResponse { entries: page.entries, next_token: String::new() })
 }
 
-struct Page {
-    entries: Vec<Entry>,
+/// A page of any list that goes by instances and keys.
+pub(super) struct Page<E, K> {
+    pub(super) entries: Vec<E>,
     size: usize,
     most: usize,
-    last: Option<Token>,
+    last: Option<Token<K>>,
 }
 
-impl Page {
+impl<E: Message, K: fmt::Display> Page<E, K> {
+    /// An empty page of at most `max_entries`.
+    pub(super) fn new(max_entries: Option<usize>) -> Self {
+        Self { entries: Vec::new(), size: 0, most: max_entries.unwrap_or(usize::MAX), last: None }
+    }
+
     /// Adds an entry, or says that it belongs to the next page.
-    fn add(&mut self, entry: Entry, instance: &InstanceId, key: VolumeKey) -> bool {
+    pub(super) fn add(&mut self, entry: E, instance: &InstanceId, key: K) -> bool {
         let size = entry.encoded_len() + 8;
         if self.entries.len() == self.most || self.size + size > LARGEST {
             return false;
@@ -87,9 +95,9 @@ impl Page {
         true
     }
 
-    /// The page with the token of the next one.
-    fn full(self) -> csi::ListVolumesResponse {
+    /// The entries and the token of the next page.
+    pub(super) fn full(self) -> (Vec<E>, String) {
         let next_token = self.last.map(|token| token.to_string()).unwrap_or_default();
-        csi::ListVolumesResponse { entries: self.entries, next_token }
+        (self.entries, next_token)
     }
 }

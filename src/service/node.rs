@@ -7,6 +7,8 @@ use tonic::{Request, Response};
 
 use super::call::{Answer, Call, refused};
 use super::{Services, capabilities, ephemeral, storage_health};
+use crate::mount;
+use crate::operations::Lane;
 use crate::wire::{self, Publish, VolumeHandle};
 
 #[tonic::async_trait]
@@ -113,9 +115,16 @@ impl Node for Services {
         let wire::Stats { volume, path } = wire::stats(request.into_inner()).map_err(refused)?;
         let id = ephemeral::id_of(shared, call.clone(), volume).await?;
         let backend = shared.plugin.configured_of(&id).map_err(refused)?;
-        let key = id.key.clone();
+        // Where the store is not open its file system is still there to be asked.
+        let (key, served) = (id.key.clone(), shared.plugin.backend_of(&id).ok());
         let usage = shared
-            .read_at(call, backend, Some(&key), move |shared, _| shared.engine()?.stats(&id, path.as_path()))
+            .read_at(call, backend, Some(Lane::Reads(key)), move |shared, cx| {
+                let usages = shared.engine()?.stats(&id, path.as_path())?;
+                match served.as_ref().and_then(|served| served.backend.node.as_ref()) {
+                    Some((node, _)) => Ok(mount::of_its_own(usages, node.usage(cx, &id)?)),
+                    None => Ok(usages),
+                }
+            })
             .await?;
         Ok(Response::new(csi::NodeGetVolumeStatsResponse { usage: usage.iter().map(wire::usage_to_wire).collect() }))
     }

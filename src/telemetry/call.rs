@@ -29,6 +29,8 @@ pub enum Field {
     VolumeName,
     /// The volume's id.
     VolumeId,
+    /// The snapshot's id.
+    SnapshotId,
     /// The backend that the call went to.
     Backend,
 }
@@ -71,6 +73,7 @@ impl Call {
             rpc = &*rpc,
             volume_name = Empty,
             volume_id = Empty,
+            snapshot_id = Empty,
             backend = Empty
         );
         telemetry.metrics.call_started(plugin);
@@ -94,6 +97,7 @@ impl Call {
         match field {
             Field::VolumeName => self.span.record("volume_name", value),
             Field::VolumeId => self.span.record("volume_id", value),
+            Field::SnapshotId => self.span.record("snapshot_id", value),
             Field::Backend => {
                 self.span.record("backend", value);
                 return;

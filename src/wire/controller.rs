@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_driver_api::{
-    Access, BackendName, CapacityRange, CreateVolume, Error, Fingerprint, Parameters, Result, Secrets, VolumeCapability,
+    Access, BackendName, CapacityRange, CreateVolume, Error, Fingerprint, Parameters, Result, Secrets, SourceId,
+    VolumeCapability,
 };
 
 use super::capability::{capabilities, capability};
 use super::limits::{self, VolumeHandle, missing, passing, volume_handle};
-use super::parameters::{ClassParameters, is_orchestrators};
+use super::parameters::{ClassParameters, is_orchestrators, mutable};
+use super::snapshot::content_source;
 use super::topology::{Segment, Topology, TopologyRequirement};
 
 /// A checked CreateVolume.
@@ -34,32 +36,36 @@ pub fn create_volume(wire: csi::CreateVolumeRequest) -> Result<Create> {
     let name = limits::name("name", wire.name)?;
     let mut wanted = capabilities(wire.volume_capabilities)?;
     let class = ClassParameters::from_wire(wire.parameters)?;
-    if wire.volume_content_source.is_some() {
-        return Err(Error::invalid("volume_content_source is not supported: this plugin has no snapshots and clones"));
-    }
-    if !wire.mutable_parameters.is_empty() {
-        return Err(Error::invalid("mutable_parameters are not supported: this plugin does not have MODIFY_VOLUME"));
-    }
+    let source = content_source(wire.volume_content_source)?;
     for capability in &mut wanted {
         if let Access::Mount(mount) = &mut capability.access {
             mount.fs_type = mount.fs_type.or(class.fs_type);
         }
     }
     let capacity = range(wire.capacity_range)?.unwrap_or_default();
-    let fingerprint = fingerprint(&wanted, &class.driver);
+    let fingerprint = fingerprint(&wanted, &class.driver, source.as_ref());
+    let mut request = CreateVolume::new(name, capacity, wanted, class.driver, fingerprint);
+    request.mutable_parameters = mutable(wire.mutable_parameters)?;
+    request.source = source;
     Ok(Create {
         backend: class.backend,
         accessibility: wire.accessibility_requirements.map(TopologyRequirement::from_wire).transpose()?,
-        request: CreateVolume::new(name, capacity, wanted, class.driver, fingerprint),
+        request,
         secrets: limits::secrets(wire.secrets)?,
     })
 }
 
-/// The digest of what makes a volume what it is: what it is accessed as, and its class parameters. Access modes and
-/// mount flags are not in it, since they bind each use and not the volume.
-fn fingerprint(wanted: &[VolumeCapability], parameters: &Parameters) -> Fingerprint {
+/// The digest of what makes a volume what it is: what it is accessed as, its class parameters, and what it is made from.
+/// Access modes and mount flags are not in it, since they bind each use and not the volume; neither are parameters that
+/// can be changed.
+fn fingerprint(wanted: &[VolumeCapability], parameters: &Parameters, source: Option<&SourceId>) -> Fingerprint {
     let mut parts = parameters.pairs().iter().map(|(key, value)| (format!("parameter {key}"), value.clone())).collect();
     access_parts(wanted, &mut parts);
+    match source {
+        Some(SourceId::Snapshot(id)) => parts.insert("source snapshot".to_owned(), id.to_string()),
+        Some(SourceId::Volume(id)) => parts.insert("source volume".to_owned(), id.to_string()),
+        None => None,
+    };
     Fingerprint::of(&parts)
 }
 
@@ -111,6 +117,30 @@ pub fn expand_volume(wire: csi::ControllerExpandVolumeRequest) -> Result<Expand>
     })
 }
 
+/// A checked ControllerModifyVolume.
+#[derive(Debug, Clone)]
+pub struct Modify {
+    /// The volume.
+    pub volume: VolumeHandle,
+    /// What is to be changed.
+    pub parameters: Parameters,
+    /// For the driver alone.
+    pub secrets: Secrets,
+}
+
+/// A checked ControllerModifyVolumeRequest.
+///
+/// # Errors
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is missing or malformed.
+pub fn modify_volume(wire: csi::ControllerModifyVolumeRequest) -> Result<Modify> {
+    let volume = volume_handle(wire.volume_id)?;
+    let parameters = mutable(wire.mutable_parameters)?;
+    if parameters.pairs().is_empty() {
+        return Err(missing("mutable_parameters"));
+    }
+    Ok(Modify { volume, parameters, secrets: limits::secrets(wire.secrets)? })
+}
+
 /// A checked ValidateVolumeCapabilities.
 #[derive(Debug, Clone)]
 pub struct Validate {
@@ -120,6 +150,8 @@ pub struct Validate {
     pub capabilities: Vec<VolumeCapability>,
     /// Class parameters to compare, sorted.
     pub parameters: ClassParameters,
+    /// Parameters that can be changed, to compare.
+    pub mutable_parameters: Parameters,
     /// What is thought to be its context, without the orchestrator's own keys; empty where the request does not say.
     pub volume_context: BTreeMap<String, String>,
     /// The request as it came, to be confirmed as it came.
@@ -135,15 +167,13 @@ pub struct Validate {
 pub fn validate(wire: csi::ValidateVolumeCapabilitiesRequest) -> Result<Validate> {
     let volume = volume_handle(wire.volume_id)?;
     passing("volume_context", &wire.volume_context)?;
-    if !wire.mutable_parameters.is_empty() {
-        return Err(Error::invalid("mutable_parameters are not supported: this plugin does not have MODIFY_VOLUME"));
-    }
     let context = wire.volume_context.iter().filter(|(key, _)| !is_orchestrators(key));
     Ok(Validate {
         volume,
         volume_context: context.map(|(key, value)| (key.clone(), value.clone())).collect(),
         capabilities: capabilities(wire.volume_capabilities.clone())?,
         parameters: ClassParameters::from_wire(wire.parameters.clone())?,
+        mutable_parameters: mutable(wire.mutable_parameters.clone())?,
         wire: csi::validate_volume_capabilities_response::Confirmed {
             volume_context: wire.volume_context,
             volume_capabilities: wire.volume_capabilities,

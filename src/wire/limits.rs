@@ -1,6 +1,7 @@
 //! The limits of CSI on strings and maps (section "Size Limits"), and the checks that every request shares.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use dunnage_driver_api::{Error, Result, Secrets, VolumeId};
 
@@ -89,6 +90,16 @@ pub enum VolumeHandle {
     Foreign(String),
 }
 
+/// The text as it came.
+impl fmt::Display for VolumeHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ours(id) => id.fmt(f),
+            Self::Foreign(text) => f.write_str(text),
+        }
+    }
+}
+
 impl VolumeHandle {
     /// The id, for a call that cannot succeed without a volume.
     ///
@@ -110,11 +121,16 @@ impl VolumeHandle {
 /// # Errors
 /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) where it is missing or too long.
 pub fn volume_handle(text: String) -> Result<VolumeHandle> {
+    handle_of("volume_id", text)
+}
+
+/// As [`volume_handle`], for a volume that is named in another field.
+pub(super) fn handle_of(field: &str, text: String) -> Result<VolumeHandle> {
     if text.is_empty() {
-        return Err(missing("volume_id"));
+        return Err(missing(field));
     }
     telemetry::record(Field::VolumeId, &text);
-    short("volume_id", &text)?;
+    short(field, &text)?;
     Ok(match text.parse() {
         Ok(id) => VolumeHandle::Ours(id),
         Err(_) => VolumeHandle::Foreign(text),

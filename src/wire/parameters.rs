@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dunnage_driver_api::{BackendName, FsType, Parameters, Result};
+use dunnage_driver_api::{BackendName, Error, FsType, Parameters, Result};
 
 use super::limits::kept;
 
@@ -47,6 +47,18 @@ impl ClassParameters {
         sorted.driver = Parameters::new(driver);
         Ok(sorted)
     }
+}
+
+/// Parameters that can be changed, at most 4 KiB, without the keys of the orchestrator.
+///
+/// # Errors
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) where they are too large, or one is the host's.
+pub(super) fn mutable(map: HashMap<String, String>) -> Result<Parameters> {
+    kept("mutable_parameters", &map)?;
+    if map.contains_key(BACKEND) {
+        return Err(Error::invalid("the parameter \"backend\" cannot be changed: a volume stays where it was made"));
+    }
+    Ok(Parameters::new(map.into_iter().filter(|(key, _)| !is_orchestrators(key)).collect()))
 }
 
 /// Whether a key of a map belongs to the orchestrator.

@@ -3,6 +3,7 @@
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_driver_api::{InstanceId, Reach, Volume, VolumeId};
 
+use super::snapshot::content_source_to_wire;
 use super::topology::Segment;
 use crate::mount::{HealthFinding, HealthStatus, Unit, Usage};
 
@@ -13,7 +14,7 @@ pub fn volume_to_wire(volume: &Volume, instance: &InstanceId, reach: Reach, segm
         capacity_bytes: volume.capacity.to_wire(),
         volume_id: id.to_string(),
         volume_context: volume.context.clone().into_iter().collect(),
-        content_source: None,
+        content_source: volume.source.as_ref().map(content_source_to_wire),
         accessible_topology: match reach {
             Reach::Node => vec![segment.to_wire()],
             Reach::Everywhere => Vec::new(),

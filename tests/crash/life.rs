@@ -147,11 +147,19 @@ impl Rig {
         Ok(killed)
     }
 
-    fn bring(&self, volume: &Volume) -> Result<()> {
+    pub(crate) fn bring(&self, volume: &Volume) -> Result<()> {
         if volume.staging.is_some() {
             self.client.node_stage_volume(volume.stage()).context("cannot stage")?;
         }
         self.client.node_publish_volume(volume.publish()).context("cannot publish")?;
+        Ok(())
+    }
+
+    pub(crate) fn take_away(&self, volume: &Volume) -> Result<()> {
+        self.client.node_unpublish_volume(volume.unpublish()).context("cannot unpublish")?;
+        if volume.staging.is_some() {
+            self.client.node_unstage_volume(volume.unstage()).context("cannot unstage")?;
+        }
         Ok(())
     }
 
@@ -164,7 +172,7 @@ impl Rig {
         self.nothing_is_left()
     }
 
-    fn make(&mut self, kill: Kill) -> Result<Volume> {
+    pub(crate) fn make(&mut self, kill: Kill) -> Result<Volume> {
         let request = create("a volume", self.bytes, self.capability.clone());
         let made = self.call("create", kill, |client| client.create_volume(request.clone()))?;
         let made = made.volume.context("no volume")?;

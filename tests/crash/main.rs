@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod copies;
 mod formatting;
 mod in_guest;
 mod inline;
@@ -12,7 +13,7 @@ mod stop;
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1::VolumeCapability;
-use dunnage_test_common::{Need, block, can_run, filesystem, mount};
+use dunnage_test_common::{Need, Setup, block, can_run, filesystem, mount, mount_new};
 
 use killer::{CALLS, Nth};
 use life::{Kill, Rig};
@@ -24,6 +25,19 @@ const INLINE: &str = "ephemeral: {max_size: 16Mi}";
 
 fn dir() -> Result<Rig> {
     Rig::new("dir", &format!("quota: none\n{INLINE}"), mount(), 16)
+}
+
+fn btrfs() -> Result<Rig> {
+    let setup = Setup::new()?.backend("a", "btrfs", INLINE)?;
+    mount_new(&setup.scratch().path().join("disk"), 512, &setup.root("a"), &["mkfs.btrfs", "-q"], "loop")?;
+    Rig::on(setup, mount(), 16)
+}
+
+/// Images on a file system that shares blocks.
+fn shared_image(capability: VolumeCapability) -> Result<Rig> {
+    let setup = Setup::new()?.backend("a", "image", "")?;
+    mount_new(&setup.scratch().path().join("disk"), 512, &setup.root("a"), &["mkfs.xfs", "-q"], "loop")?;
+    Rig::on(setup, capability, 16)
 }
 
 fn image(capability: VolumeCapability, mebibytes: i64) -> Result<Rig> {
@@ -53,6 +67,10 @@ fn at_each_of(calls: &[&'static str], mut life: impl FnMut(Nth) -> Result<usize>
     Ok(())
 }
 
+fn can_kill_on_btrfs(test: &str) -> Result<bool> {
+    can_run(test, &[Need::Root, Need::Program("strace"), Need::Program("mkfs.btrfs")])
+}
+
 fn can_kill(test: &str) -> Result<bool> {
     can_run(test, &[Need::Root, Need::Program("strace")])
 }
@@ -63,6 +81,47 @@ fn a_directory_survives_kills_between_all_calls() -> Result<()> {
         return Ok(());
     }
     dir()?.life(Kill::Between).map(drop)
+}
+
+#[test]
+fn a_subvolume_survives_kills_between_and_within_all_calls() -> Result<()> {
+    if !can_kill_on_btrfs("a_subvolume_survives_kills_between_and_within_all_calls")? {
+        return Ok(());
+    }
+    let mut rig = btrfs()?;
+    rig.life(Kill::Between)?;
+    at_each(|nth| rig.life(Kill::Within(nth)), 30)
+}
+
+#[test]
+fn copies_of_a_subvolume_survive_kills_between_and_within_all_calls() -> Result<()> {
+    if !can_kill_on_btrfs("copies_of_a_subvolume_survive_kills_between_and_within_all_calls")? {
+        return Ok(());
+    }
+    let mut rig = btrfs()?;
+    rig.copied_life(Kill::Between)?;
+    at_each(|nth| rig.copied_life(Kill::Within(nth)), 30)
+}
+
+#[test]
+fn copies_of_an_image_that_is_in_use_survive_a_kill_at_each_system_call_and_leave_nothing_frozen() -> Result<()> {
+    let test = "copies_of_an_image_that_is_in_use_survive_a_kill_at_each_system_call_and_leave_nothing_frozen";
+    if !can_run(test, &[Need::Root, Need::Program("strace"), Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    let mut rig = shared_image(mount())?;
+    rig.copied_life(Kill::Between)?;
+    at_each(|nth| rig.copied_life(Kill::Within(nth)), 40)
+}
+
+#[test]
+fn a_subvolume_made_after_a_killed_delete_of_its_name_is_whole_and_empty() -> Result<()> {
+    if !can_kill_on_btrfs("a_subvolume_made_after_a_killed_delete_of_its_name_is_whole_and_empty")? {
+        return Ok(());
+    }
+    let mut rig = btrfs()?;
+    at_each(|nth| rig.made_anew(nth).map(usize::from), 3)?;
+    at_each(|nth| rig.given_up(nth).map(usize::from), 5)
 }
 
 #[test]

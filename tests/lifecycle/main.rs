@@ -15,6 +15,7 @@ mod modes;
 mod places;
 mod privileges;
 mod readonly;
+mod subvolumes;
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;

@@ -53,7 +53,10 @@ impl Report {
 
     /// What did not pass and was not left out either, with the reason; what runs around the specs included.
     pub(crate) fn failed(&self) -> Vec<String> {
-        let fine = |spec: &&Spec| matches!(spec.state.as_str(), "passed" | "skipped" | "pending");
+        let fine = |spec: &&Spec| {
+            matches!(spec.state.as_str(), "passed" | "skipped" | "pending")
+                || differs_in_memory_alone(&spec.failure.message)
+        };
         let failed = self.specs.iter().filter(|spec| !fine(spec));
         failed.map(|spec| format!("{} ({}): {}", spec.name(), spec.state, spec.failure.message)).collect()
     }
@@ -67,6 +70,20 @@ impl Report {
         });
         skipped.collect()
     }
+}
+
+/// Whether two messages were found to differ that say the same: csi-sanity 5.6.0 compares the topology of a snapshot with
+/// one that it has sent, in which the encoder has left a length (`sizeCache`), so that no plugin that tells the topology
+/// can pass.
+fn differs_in_memory_alone(message: &str) -> bool {
+    let says = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(str::trim);
+        let lines =
+            lines.filter(|line| !line.is_empty() && !line.starts_with("sizeCache:") && !line.starts_with("<*csi."));
+        lines.map(str::to_owned).collect()
+    };
+    let compared = message.strip_prefix("Expected").and_then(|rest| rest.split_once("to equal"));
+    compared.is_some_and(|(found, wanted)| found.contains("sizeCache:") && says(found) == says(wanted))
 }
 
 impl Spec {
@@ -96,4 +113,17 @@ fn a_report_tells_the_failed_from_the_skipped() {
     assert_eq!(report.passed(), 1);
     assert_eq!(report.failed(), ["Node grows (panicked): nil"]);
     assert_eq!(report.skipped(), BTreeMap::from([("Node is well".into(), "not supported")]));
+}
+
+#[test]
+fn a_length_in_the_memory_of_the_suite_is_no_difference_and_all_else_is() {
+    let message = |node: &str, size: u32| {
+        format!(
+            "    <*csi.Topology | 0xc0de>: {{\n  Segments: {{\n \"node\": \"{node}\",\n }},\n  sizeCache: {size},\n }}\n"
+        )
+    };
+    let compared = |wanted: &str| format!("Expected\n{}to equal\n{wanted}", message("a", 0));
+    assert!(differs_in_memory_alone(&compared(&message("a", 29))));
+    assert!(!differs_in_memory_alone(&compared(&message("b", 29))));
+    assert!(!differs_in_memory_alone("Expected\n    <int>: 1\nto equal\n    <int>: 1"));
 }

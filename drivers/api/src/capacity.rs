@@ -134,6 +134,20 @@ impl CapacityRange {
         size >= self.required && self.limit.is_none_or(|limit| size <= limit)
     }
 
+    /// The same range, with nothing below `size` in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfRange`] where the limit is below that.
+    pub fn at_least(self, size: Bytes) -> Result<Self> {
+        if let Some(limit) = self.limit.filter(|limit| *limit < size) {
+            return Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!("limit_bytes {} is below the {} bytes of what the volume is made from", limit.0, size.0),
+            ));
+        }
+        Ok(Self { required: self.required.max(size), limit: self.limit })
+    }
+
     /// The size to make: what is required, or `default` (cut to the limit) where nothing is, rounded up to `unit`.
     ///
     /// # Errors

@@ -7,8 +7,9 @@
 use crate::capacity::CapacityRange;
 use crate::context::Context;
 use crate::error::Result;
-use crate::id::VolumeKey;
+use crate::id::{SnapshotKey, VolumeKey};
 use crate::parameters::Parameters;
+use crate::snapshot::{CreateSnapshot, Snapshot};
 use crate::volume::{Capacity, CreateVolume, Expanded, Total, Volume};
 
 /// Reading what is there: every backend has it.
@@ -50,6 +51,11 @@ pub trait Create: Send + Sync {
     /// Makes the volume; it is durable when this returns. Called only for a key that `find` does not know, perhaps
     /// with the remains of an attempt that was cut off: those are finished or removed, never taken for data.
     ///
+    /// A volume that is to hold something ([`CreateVolume::content`]) holds all of it when this returns, and what is done
+    /// to the one later does not show in the other. Where that takes long, the copy is work of the driver's own: the
+    /// call waits until the deadline and then answers with [`ErrorKind::Running`](crate::ErrorKind::Running), and until
+    /// the copy is whole and durable `find` does not know the volume.
+    ///
     /// # Errors
     /// After an error nothing of the volume is left, or what is left is found by the next attempt.
     /// [`OutOfRange`](crate::ErrorKind::OutOfRange) for a size that can never be,
@@ -84,6 +90,59 @@ pub trait Expand: Send + Sync {
     /// [`ResourceExhausted`](crate::ErrorKind::ResourceExhausted) where it does not fit now. The host answers both with
     /// OUT_OF_RANGE, as a resizer takes RESOURCE_EXHAUSTED for "still running".
     fn expand(&self, cx: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded>;
+}
+
+/// Changing what class parameters made (CSI MODIFY_VOLUME).
+pub trait Modify: Send + Sync {
+    /// Changes the volume, also while it is in use, as far as these parameters say it: what is not named stays as it is.
+    /// They were checked against the backend's type for them. Durable when this returns.
+    ///
+    /// # Errors
+    /// Before anything is changed.
+    fn modify(&self, cx: &Context, volume: &Volume, parameters: &Parameters) -> Result<()>;
+}
+
+/// Taking, finding, listing and removing snapshots (CSI CREATE_DELETE_SNAPSHOT, LIST_SNAPSHOTS, GET_SNAPSHOT). Volumes
+/// are made from them by [`Create`].
+pub trait Snapshots: Send + Sync {
+    /// The snapshot of this key, or `None` where the store was read, is proven to be ours, and has none. One that is
+    /// still being cut does not exist.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn find(&self, cx: &Context, key: &SnapshotKey) -> Result<Option<Snapshot>>;
+
+    /// At most `limit` snapshots in the order of their keys, beginning after `after`. Fewer than `limit` mean that there
+    /// are no more.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn list(&self, cx: &Context, after: Option<&SnapshotKey>, limit: usize) -> Result<Vec<Snapshot>>;
+
+    /// Cuts the snapshot: when this returns it is durable, and whatever is written to the volume from now on is not in
+    /// it. All that a workload had flushed before the call is in it; [`Context::hold`] makes a mounted file system hold
+    /// still. Where the rest takes long, `ready` is false and the driver goes on by itself, also after a restart. Called
+    /// only for a key that `find` does not know, perhaps with the remains of an attempt that was cut off.
+    ///
+    /// # Errors
+    /// After an error nothing of the snapshot is left, or what is left is removed by the next attempt.
+    fn create(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot>;
+
+    /// Removes the snapshot: when this returns its name is free and its data is out of reach, durably; space may come
+    /// back later. Volumes that were made from it stay as they are.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) that names what still needs it. After an error the
+    /// snapshot still exists, or the next attempt finishes the removal.
+    fn delete(&self, cx: &Context, snapshot: &Snapshot) -> Result<()>;
+
+    /// As [`Create::is_half_deleted`], for a snapshot.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn is_half_deleted(&self, _cx: &Context, _snapshot: &Snapshot) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Telling what room there is (CSI GET_CAPACITY).

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::command::{Commands, Tool};
 use crate::context::Context;
-use crate::controller::{Create, Expand, Room, Volumes};
+use crate::controller::{Create, Expand, Modify, Room, Snapshots, Volumes};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::id::InstanceId;
@@ -120,6 +120,12 @@ pub struct Backend {
     pub create: Option<Arc<dyn Create>>,
     /// Growing.
     pub expand: Option<Arc<dyn Expand>>,
+    /// Changing, and the parameters that can be changed.
+    pub modify: Option<(Arc<dyn Modify>, ParameterType)>,
+    /// Taking snapshots, and the parameters of their classes. [`Create`] makes volumes from them.
+    pub snapshots: Option<(Arc<dyn Snapshots>, ParameterType)>,
+    /// Whether [`Create`] makes volumes that hold what another volume holds.
+    pub clones: bool,
     /// Telling what room there is.
     pub room: Option<Arc<dyn Room>>,
     /// Bringing volumes to this node.
@@ -129,8 +135,20 @@ pub struct Backend {
 impl Backend {
     /// An instance that can do nothing yet.
     pub fn new(instance: InstanceId, reach: Reach, parameters: ParameterType) -> Self {
-        let (volumes, create, expand, room, node) = (None, None, None, None, None);
-        Self { instance, reach, block: false, parameters, volumes, create, expand, room, node }
+        Self {
+            instance,
+            reach,
+            block: false,
+            parameters,
+            volumes: None,
+            create: None,
+            expand: None,
+            modify: None,
+            snapshots: None,
+            clones: false,
+            room: None,
+            node: None,
+        }
     }
 
     /// Volumes can be found and listed. The other abilities of the controller half need this one.
@@ -158,6 +176,27 @@ impl Backend {
     #[must_use]
     pub fn with_expand(mut self, expand: Arc<dyn Expand>) -> Self {
         self.expand = Some(expand);
+        self
+    }
+
+    /// Volumes can be changed by these parameters.
+    #[must_use]
+    pub fn with_modify(mut self, modify: Arc<dyn Modify>, parameters: ParameterType) -> Self {
+        self.modify = Some((modify, parameters));
+        self
+    }
+
+    /// Snapshots can be taken, with these parameters, and volumes be made from them.
+    #[must_use]
+    pub fn with_snapshots(mut self, snapshots: Arc<dyn Snapshots>, parameters: ParameterType) -> Self {
+        self.snapshots = Some((snapshots, parameters));
+        self
+    }
+
+    /// Volumes can be made that hold what another volume holds.
+    #[must_use]
+    pub fn with_clones(mut self) -> Self {
+        self.clones = true;
         self
     }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 /// What went wrong, in the terms an orchestrator can act on.
 ///
 /// The host maps each kind to one gRPC code, in one table. The codes that mean "still running" to an orchestrator
-/// (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, ABORTED) belong to the host's table of operations: no kind maps to one.
+/// (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, ABORTED) belong to the host's table of operations: no kind but
+/// [`Running`](Self::Running) maps to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -25,6 +26,8 @@ pub enum ErrorKind {
     ResourceExhausted,
     /// The store or the kernel refused the credentials or the right.
     PermissionDenied,
+    /// Work that the call began, or an earlier one, goes on by itself: the same call repeated tells how it ended.
+    Running,
     /// The call, or this form of it, is not offered.
     Unsupported,
     /// Anything else: an I/O error, a broken record, a tool that failed.
@@ -54,7 +57,7 @@ impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
-            retry: matches!(kind, ErrorKind::ResourceExhausted | ErrorKind::Internal),
+            retry: matches!(kind, ErrorKind::ResourceExhausted | ErrorKind::Running | ErrorKind::Internal),
             operation: Cow::Borrowed(""),
             message: message.into(),
             context: Vec::new(),

@@ -8,9 +8,11 @@ mod base32;
 mod digest;
 mod instance;
 mod key;
+mod snapshot;
 mod volume;
 
 pub use digest::Fingerprint;
 pub use instance::{Generation, InstanceId};
 pub use key::VolumeKey;
+pub use snapshot::{SnapshotId, SnapshotKey};
 pub use volume::{ForeignId, VolumeId};

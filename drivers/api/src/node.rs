@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use directory::{DirectoryParent, DirectorySource, OwnMount};
 
 use crate::capability::FsType;
+use crate::capacity::Bytes;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id::VolumeId;
@@ -35,6 +36,32 @@ pub trait Node: Send + Sync {
     /// Where the kernel does not take the new size.
     fn refresh(&self, _cx: &Context, _record: &ReleaseRecord) -> Result<()> {
         Ok(())
+    }
+
+    /// How much of the volume is taken, where its file system does not tell that of the volume alone (CSI
+    /// NodeGetVolumeStats). Otherwise `None`: the host asks the file system.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    fn usage(&self, _cx: &Context, _volume: &VolumeId) -> Result<Option<VolumeUsage>> {
+        Ok(None)
+    }
+}
+
+/// How much of a volume is taken, as its driver counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VolumeUsage {
+    /// Its size.
+    pub total: Bytes,
+    /// What it has taken of that.
+    pub used: Bytes,
+}
+
+impl VolumeUsage {
+    /// So much of a volume of this size.
+    pub fn new(total: Bytes, used: Bytes) -> Self {
+        Self { total, used }
     }
 }
 

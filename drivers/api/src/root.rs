@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/.dunnage/instance.json   the marker: whose root this is; locked while it is served
 //! <root>/.dunnage/volumes/<key>   a record for each volume
+//! <root>/.dunnage/snapshots/<key> a record for each snapshot, where the driver takes some
 //! <root>/.dunnage/trash/          what is removed and not yet gone
 //! <root>/...                      the volumes' data, as the driver lays it out
 //! ```
@@ -24,6 +25,7 @@ mod record;
 mod records;
 mod remains;
 mod scan;
+mod snapshots;
 mod sorted;
 mod syncs;
 mod trash;
@@ -40,6 +42,7 @@ pub use folder::{Folder, Sizes};
 pub use record::Record;
 pub use records::{Records, Reservation};
 pub use remains::{Making, sweep};
+pub use snapshots::{SnapshotRecord, SnapshotRecords};
 pub use trash::Trash;
 
 use crate::driver::Init;
@@ -50,6 +53,7 @@ use crate::key::KeyError;
 
 const META: &str = ".dunnage";
 const RECORDS: &str = "volumes";
+const SNAPSHOTS: &str = "snapshots";
 const TRASH: &str = "trash";
 
 /// Held by everything that changes the root, so that the next one to open it finds nobody at work.
@@ -121,6 +125,16 @@ impl Root {
             _ => self.meta.failed("open", RECORDS)(error),
         })?;
         Records::new(folder, self.lock.clone())
+    }
+
+    /// The records of its snapshots, with the driver's own part `E`: once for each opened root. The folder is made where
+    /// the root is older than its driver's snapshots.
+    ///
+    /// # Errors
+    /// Where the folder cannot be opened.
+    pub fn snapshots<E: Serialize + DeserializeOwned>(&self) -> Result<SnapshotRecords<E>> {
+        let folder = self.meta.folder_or_make(SNAPSHOTS, 0o700).map_err(self.meta.failed("open", SNAPSHOTS))?;
+        SnapshotRecords::new(folder, self.lock.clone())
     }
 
     /// Which instance it is.

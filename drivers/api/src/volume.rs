@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::VolumeCapability;
 use crate::capacity::{Bytes, CapacityRange};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{Fingerprint, Generation, VolumeKey};
 use crate::parameters::Parameters;
+use crate::snapshot::{ContentSource, SourceId, now};
 
 /// A volume that exists in an instance. The driver keeps these fields in its store, in whatever form, from before
 /// CreateVolume answers until DeleteVolume does, and gives back exactly what it was given.
@@ -30,6 +31,9 @@ pub struct Volume {
     pub context: BTreeMap<String, String>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// What it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceId>,
 }
 
 impl Volume {
@@ -37,7 +41,7 @@ impl Volume {
     /// be set.
     pub fn new(key: VolumeKey, generation: Generation, capacity: Bytes) -> Self {
         let (name, fingerprint) = (key.to_string(), Fingerprint::of(&BTreeMap::new()));
-        Self { key, name, generation, capacity, fingerprint, context: BTreeMap::new(), created: 0 }
+        Self { key, name, generation, capacity, fingerprint, context: BTreeMap::new(), created: 0, source: None }
     }
 }
 
@@ -55,8 +59,17 @@ pub struct CreateVolume {
     pub capabilities: Vec<VolumeCapability>,
     /// Class parameters, checked against the backend's [`ParameterType`](crate::ParameterType).
     pub parameters: Parameters,
+    /// Parameters that can be changed later, checked against the backend's type for them. A repeated request may have
+    /// others: they are no part of the fingerprint.
+    pub mutable_parameters: Parameters,
     /// To be kept with the volume.
     pub fingerprint: Fingerprint,
+    /// The name of what it is to hold, to be kept with the volume.
+    pub source: Option<SourceId>,
+    /// What it is to hold; an empty volume holds nothing. Only for a driver that hands out
+    /// [`snapshots`](crate::Backend::snapshots), or [`clones`](crate::Backend::clones). `capacity` then requires at least
+    /// its size.
+    pub content: Option<ContentSource>,
 }
 
 impl CreateVolume {
@@ -69,7 +82,27 @@ impl CreateVolume {
         fingerprint: Fingerprint,
     ) -> Self {
         let name = name.into();
-        Self { key: VolumeKey::of_name(&name), name, capacity, capabilities, parameters, fingerprint }
+        Self {
+            key: VolumeKey::of_name(&name),
+            name,
+            capacity,
+            capabilities,
+            parameters,
+            mutable_parameters: Parameters::default(),
+            fingerprint,
+            source: None,
+            content: None,
+        }
+    }
+
+    /// The same for a volume that is to hold `content`, which has this id.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](crate::ErrorKind::OutOfRange) where the volume may not be as large.
+    pub fn holding(mut self, source: SourceId, content: ContentSource) -> Result<Self> {
+        self.capacity = self.capacity.at_least(content.size())?;
+        (self.source, self.content) = (Some(source), Some(content));
+        Ok(self)
     }
 
     /// The volume of `capacity` that this request makes, with a new generation and the time of now.
@@ -77,13 +110,11 @@ impl CreateVolume {
     /// # Errors
     /// Where the kernel gives no random bytes.
     pub fn volume(&self, capacity: Bytes) -> Result<Volume> {
-        let since_1970 = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_err(|error| Error::internal("the clock of this node is before 1970: set it").caused_by(error))?;
         let mut volume = Volume::new(self.key.clone(), Generation::random()?, capacity);
         volume.name.clone_from(&self.name);
         volume.fingerprint = self.fingerprint.clone();
-        volume.created = since_1970.as_secs();
+        volume.created = now()?.as_secs();
+        volume.source.clone_from(&self.source);
         Ok(volume)
     }
 }

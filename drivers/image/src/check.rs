@@ -7,8 +7,9 @@ use dunnage_driver_api::{Bytes, Finding, FsType, Result};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::config::Image;
+use crate::copies::SNAPSHOTS;
 use crate::loop_device::CONTROL;
-use crate::room::{self, Measured};
+use crate::room::{self, Folders, Measured};
 use crate::store::IMAGES;
 
 /// Looks at everything this configuration needs, and changes nothing.
@@ -69,7 +70,7 @@ fn promises(config: &Image) -> Option<Finding> {
         Ok(Measured { total, for_images, lengths }) => {
             let limit = config.overcommit.times(for_images);
             let text = format!(
-                "{} are promised to volumes; a disk of {} can hold {} of images, {} may be promised",
+                "{} are promised to volumes and snapshots; a disk of {} can hold {} of images, {} may be promised",
                 Bytes::new(lengths),
                 Bytes::new(total),
                 Bytes::new(for_images),
@@ -89,6 +90,7 @@ fn promises(config: &Image) -> Option<Finding> {
 
 /// `None` where there are no images yet, or no root, which is said elsewhere.
 fn measure(config: &Image) -> Option<Result<Measured>> {
-    let images = Folder::at(&config.root).and_then(|root| root.folder(IMAGES)).ok()?;
-    Some(room::measure(&images))
+    let root = Folder::at(&config.root).ok()?;
+    let (images, snapshots) = (root.folder(IMAGES).ok()?, root.folder(SNAPSHOTS).ok());
+    Some(room::measure(&Folders { images: &images, snapshots: snapshots.as_ref() }))
 }

@@ -29,13 +29,18 @@ impl Driver for Image {
         let store = Store::open(self.clone(), Self::NAME)?;
         let node = Arc::new(LoopNode::new(store.clone()));
         let instance = store.root.instance().clone();
-        Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
+        let backend = Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
             .with_block()
             .with_create(store.clone())
             .with_expand(store.clone())
-            .with_room(store)
-            .with_node(node, Staging::Needed))
+            .with_room(store.clone())
+            .with_node(node, Staging::Needed);
+        Ok(if store.copies.is_some() {
+            backend.with_snapshots(store, ParameterType::of::<NoParameters>()).with_clones()
+        } else {
+            backend
+        })
     }
 
     fn check(&self, _: &Opening) -> Vec<Finding> {

@@ -29,14 +29,25 @@ pub(crate) fn make(images: &Folder, key: &VolumeKey) -> Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => return made.map_err(failed),
     }
-    if !open(images, key).and_then(|image| never_written(&image)).map_err(failed)? {
-        return Err(Error::precondition(format!(
+    clear(images, key)?;
+    images.open(key.as_str(), flags, 0o600).map_err(failed)
+}
+
+/// Removes what a cut-off attempt left under the name of an image, if anything.
+///
+/// # Errors
+/// As [`make`].
+pub(crate) fn clear(images: &Folder, key: &VolumeKey) -> Result<()> {
+    let failed = |error| images.failed("look into the image", key.as_str())(error);
+    match open(images, key) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(image) if never_written(&image).map_err(failed)? => images.unlink(key.as_str()).map_err(failed),
+        Ok(_) => Err(Error::precondition(format!(
             "{} holds data and no volume has it: move it away, or restore its record from a backup",
             images.path().join(key.as_str()).display()
-        )));
+        ))),
     }
-    images.unlink(key.as_str()).map_err(failed)?;
-    images.open(key.as_str(), flags, 0o600).map_err(failed)
 }
 
 /// Whether no byte of it was ever written: allocated or not, there is only a hole.

@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod copies;
 mod driver;
 mod image_file;
 mod loop_device;

@@ -3,10 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::root::{Folder, Records, Reservation};
+use dunnage_driver_api::root::{Folder, Reservation};
 use dunnage_driver_api::{Bytes, Capacity, Error, ErrorKind, Result};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::config::Overcommit;
 use crate::size::UNIT;
@@ -28,23 +26,33 @@ pub(crate) struct Measured {
     pub(crate) lengths: u64,
 }
 
-/// Looks at the file system and at every image.
+/// The folders whose files take the room.
+pub(crate) struct Folders<'a> {
+    pub(crate) images: &'a Folder,
+    /// Where there are snapshots; their blocks may be those of images too.
+    pub(crate) snapshots: Option<&'a Folder>,
+}
+
+/// Looks at the file system and at every image and snapshot.
 ///
 /// # Errors
 /// Where the file system does not answer.
-pub(crate) fn measure(images: &Folder) -> Result<Measured> {
-    let failed = |error| images.failed("measure", "")(error);
+pub(crate) fn measure(folders: &Folders<'_>) -> Result<Measured> {
     let (mut held, mut lengths) = (0_u64, 0_u64);
-    for entry in images.entries().map_err(failed)? {
-        let (name, _) = entry.map_err(failed)?;
-        // One that is deleted in the meantime holds nothing.
-        if let Ok(stat) = images.stat(&name) {
-            held = held.saturating_add(stat.st_blocks.cast_unsigned().saturating_mul(512));
-            lengths = lengths.saturating_add(stat.st_size.cast_unsigned());
+    for folder in std::iter::once(folders.images).chain(folders.snapshots) {
+        for entry in folder.entries().map_err(folder.failed("measure", ""))? {
+            let (name, _) = entry.map_err(folder.failed("measure", ""))?;
+            // One that is deleted in the meantime holds nothing.
+            if let Ok(stat) = folder.stat(&name) {
+                held = held.saturating_add(stat.st_blocks.cast_unsigned().saturating_mul(512));
+                lengths = lengths.saturating_add(stat.st_size.cast_unsigned());
+            }
         }
     }
-    let sizes = images.sizes().map_err(failed)?;
-    Ok(Measured { total: sizes.total.get(), for_images: held.saturating_add(sizes.available.get()), lengths })
+    let sizes = folders.images.sizes().map_err(folders.images.failed("measure", ""))?;
+    let (total, available) = (sizes.total.get(), sizes.available.get());
+    // A block that several files share is counted for each of them, but there are no more than are not free.
+    Ok(Measured { total, for_images: held.min(total.saturating_sub(available)).saturating_add(available), lengths })
 }
 
 /// The room of one root.
@@ -52,40 +60,46 @@ pub(crate) fn measure(images: &Folder) -> Result<Measured> {
 pub(crate) struct Room {
     overcommit: Overcommit,
     last: Mutex<Option<(Instant, Measured)>>,
+    /// Volumes and snapshots speak for room one after the other.
+    turn: Mutex<()>,
 }
 
 impl Room {
     pub(crate) fn new(overcommit: Overcommit) -> Self {
-        Self { overcommit, last: Mutex::new(None) }
+        Self { overcommit, last: Mutex::new(None), turn: Mutex::new(()) }
     }
 
-    /// Speaks for `bytes` more, for a volume of `size` in all.
+    /// Speaks for `bytes` more, for a volume or a snapshot of `size` in all, with `take`, which is told what fits beside
+    /// what it knows to be promised; `others` is what is promised beyond that.
     ///
     /// # Errors
-    /// `OutOfRange` for a volume that the disk could not hold if it were empty, `ResourceExhausted` for one that does
-    /// not fit beside what is promised.
-    pub(crate) fn reserve<E: Serialize + DeserializeOwned>(
+    /// `OutOfRange` for one that the disk could not hold if it were empty, `ResourceExhausted` for one that does not fit
+    /// beside what is promised.
+    pub(crate) fn reserve(
         &self,
-        images: &Folder,
-        records: &Records<E>,
+        folders: &Folders<'_>,
         bytes: Bytes,
         size: Bytes,
+        others: impl Fn() -> Result<Bytes>,
+        take: impl Fn(&dyn Fn(Bytes) -> Result<()>) -> Result<Reservation>,
     ) -> Result<Reservation> {
-        let fits = |measured: Measured| {
-            let limit = self.overcommit.times(measured.for_images);
-            move |promised: Bytes| check(promised, bytes, limit)
-        };
-        let measured = self.measured(images, GOOD_FOR)?;
+        let measured = self.measured(folders, GOOD_FOR)?;
         let disk = self.overcommit.times(measured.total);
         if size.get() > disk {
             return Err(Error::new(
                 ErrorKind::OutOfRange,
-                format!("a volume of {size} is larger than the disk allows, which is {} in all", Bytes::new(disk)),
+                format!("{size} are larger than the disk allows, which is {} in all", Bytes::new(disk)),
             ));
         }
-        match records.reserve(bytes, fits(measured)) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = others()?;
+        let attempt = |measured: Measured| {
+            let limit = self.overcommit.times(measured.for_images);
+            take(&|promised| check(promised.plus(others), bytes, limit))
+        };
+        match attempt(measured) {
             Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
-                records.reserve(bytes, fits(self.measured(images, GOOD_TO_REFUSE)?))
+                attempt(self.measured(folders, GOOD_TO_REFUSE)?)
             }
             reserved => reserved,
         }
@@ -95,14 +109,14 @@ impl Room {
     ///
     /// # Errors
     /// Where the file system does not answer.
-    pub(crate) fn capacity(&self, images: &Folder, promised: Bytes) -> Result<Capacity> {
-        let limit = self.overcommit.times(self.measured(images, GOOD_FOR)?.for_images);
+    pub(crate) fn capacity(&self, folders: &Folders<'_>, promised: Bytes) -> Result<Capacity> {
+        let limit = self.overcommit.times(self.measured(folders, GOOD_FOR)?.for_images);
         let available = Bytes::new(limit.saturating_sub(promised.get()) / UNIT.get() * UNIT.get());
         Ok(Capacity::new(available).at_most(available).at_least(UNIT))
     }
 
-    fn measured(&self, images: &Folder, good_for: Duration) -> Result<Measured> {
-        self.measured_by(good_for, || measure(images))
+    fn measured(&self, folders: &Folders<'_>, good_for: Duration) -> Result<Measured> {
+        self.measured_by(good_for, || measure(folders))
     }
 
     /// The last measurement, where it is good still, or a new one. One caller measures while the others wait for it.
@@ -127,7 +141,7 @@ fn check(promised: Bytes, more: Bytes, limit: u64) -> Result<()> {
     Err(Error::new(
         ErrorKind::ResourceExhausted,
         format!(
-            "no room for {more} more: {promised} of {} are promised to volumes; delete some, give the root a larger \
+            "no room for {more} more: {promised} of {} are promised to volumes and snapshots; delete some, give the root a larger \
              disk, or raise overcommit",
             Bytes::new(limit)
         ),

@@ -10,16 +10,17 @@ use std::io::ErrorKind::NotFound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::root::{self, Folder, Record, Records, Root};
+use dunnage_driver_api::root::{self, Folder, Record, Records, Reservation, Root};
 use dunnage_driver_api::{
-    Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType, Parameters,
-    Result, Total, Volume, VolumeKey, Volumes,
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType,
+    Parameters, Result, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::config::{BlockSize, Image};
+use crate::copies::{self, Copies, SNAPSHOTS, UNFINISHED};
 use crate::loop_device::{self, Backing, LoopDevice};
-use crate::room::Room;
+use crate::room::{Folders, Room};
 use crate::{image_file, size};
 
 /// How long a lock without a device is waited for.
@@ -43,7 +44,9 @@ pub(crate) struct Store {
     pub(crate) root: Root,
     pub(crate) images: Folder,
     pub(crate) records: Records<Extra>,
-    room: Room,
+    /// Where the root's file system lets files share blocks.
+    pub(crate) copies: Option<Copies>,
+    pub(crate) room: Room,
 }
 
 impl Store {
@@ -55,10 +58,35 @@ impl Store {
         let root = Root::open(&config.root, driver)?;
         let records = root.records()?;
         let images = root.data(IMAGES, &records)?;
+        let copies = if copies::can_share(&images)? { Some(Self::open_copies(&root)?) } else { None };
         let room = Room::new(config.overcommit);
-        let store = Arc::new(Self { config, root, images, records, room });
+        let store = Arc::new(Self { config, root, images, records, copies, room });
+        store.finish_copies()?;
         root::sweep(&store, |store| (&store.records, &store.images), Self::remove_remains)?;
         Ok(store)
+    }
+
+    fn open_copies(root: &Root) -> Result<Copies> {
+        let records = root.snapshots()?;
+        if !root.folder().contains(SNAPSHOTS)? && !records.is_empty()? {
+            return Err(Error::precondition(format!(
+                "{} is missing, and there are snapshots whose data was in it: restore it from a backup",
+                root.folder().path().join(SNAPSHOTS).display()
+            )));
+        }
+        let open = |name: &str| root.folder().folder_or_make(name, 0o700).map_err(root.folder().failed("open", name));
+        Ok(Copies { folder: open(SNAPSHOTS)?, unfinished: open(UNFINISHED)?, records })
+    }
+
+    /// The folders whose files take the room of this root.
+    pub(crate) fn folders(&self) -> Folders<'_> {
+        Folders { images: &self.images, snapshots: self.copies.as_ref().map(|copies| &copies.folder) }
+    }
+
+    /// Speaks for `bytes` more, for a volume of `size` in all.
+    pub(crate) fn reserve_volume(&self, bytes: Bytes, size: Bytes) -> Result<Reservation> {
+        let snapshots = || self.copies.as_ref().map_or(Ok(Bytes::ZERO), |copies| copies.records.promised());
+        self.room.reserve(&self.folders(), bytes, size, snapshots, |fits| self.records.reserve(bytes, fits))
     }
 
     /// Removes an image without a record, unless there is data in it.
@@ -147,11 +175,14 @@ impl Volumes for Store {
 }
 
 impl Create for Store {
-    fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
+    fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
+        if let Some(content) = &request.content {
+            return self.create_from(cx, request, content);
+        }
         let size = size::choose(request.capacity, &request.capabilities, self.config.fs_type)?;
         let volume = request.volume(size)?;
         let _making = self.records.making(&request.key);
-        let _room = self.room.reserve(&self.images, &self.records, size, size)?;
+        let _room = self.reserve_volume(size, size)?;
         let image = image_file::make(&self.images, &request.key)?;
         let fs_type = size::fs_type(&request.capabilities, self.config.fs_type);
         let record = Record { volume, extra: Extra { block_size: self.config.block_size, fs_type } };
@@ -200,7 +231,7 @@ impl Expand for Store {
             return Ok(Expanded::to(old).after_node_expansion());
         }
         let size = capacity.choose(old, size::UNIT.get())?;
-        let _room = self.room.reserve(&self.images, &self.records, size.minus(old), size)?;
+        let _room = self.reserve_volume(size.minus(old), size)?;
         let image = image_file::open(&self.images, &volume.key).map_err(self.images.failed("open the image", key))?;
         image_file::grow(&image, size.get(), self.config.allocation)?;
         image.sync_all().map_err(self.images.failed("sync", key))?;
@@ -213,6 +244,7 @@ impl Expand for Store {
 
 impl dunnage_driver_api::Room for Store {
     fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
-        self.room.capacity(&self.images, self.records.promised()?)
+        let snapshots = self.copies.as_ref().map_or(Ok(Bytes::ZERO), |copies| copies.records.promised())?;
+        self.room.capacity(&self.folders(), self.records.promised()?.plus(snapshots))
     }
 }

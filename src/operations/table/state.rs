@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Answer;
-use crate::operations::{Failure, Key, Request};
+use crate::operations::{Failure, Key, Keys, Request};
 
 /// A running operation, as diagnostics show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,28 +48,44 @@ pub(super) enum Admission<T> {
 pub(super) struct State {
     stopping: bool,
     entries: HashMap<u64, Entry>,
-    held: HashMap<Key, u64>,
+    held: HashMap<Key, Holders>,
     count: OperationsCount,
+}
+
+/// Which operations hold a key.
+enum Holders {
+    Alone(u64),
+    /// At least one.
+    Shared(Vec<u64>),
+}
+
+impl Holders {
+    fn first(&self) -> Option<u64> {
+        match self {
+            Self::Alone(id) => Some(*id),
+            Self::Shared(ids) => ids.first().copied(),
+        }
+    }
 }
 
 struct Entry {
     request: Request,
-    keys: Arc<[Key]>,
+    keys: Keys,
     since: Instant,
     /// An [`Answer`] of the type that the first caller wants.
     answer: Box<dyn Any + Send>,
 }
 
 impl State {
-    /// Decides on a call. `keys` are sorted, each once.
-    pub(super) fn admit<T>(&mut self, keys: Vec<Key>, request: Request, answer: Answer<T>) -> Admission<T>
+    /// Decides on a call.
+    pub(super) fn admit<T>(&mut self, keys: Keys, request: Request, answer: Answer<T>) -> Admission<T>
     where
         T: Clone + Send + Sync + 'static,
     {
-        let holder = keys.iter().find_map(|key| Some((key, self.entries.get(self.held.get(key)?)?)));
+        let holder = self.in_the_way(&keys).and_then(|(key, id)| Some((key, self.entries.get(&id)?)));
         if let Some((key, entry)) = holder {
             if entry.request == request
-                && *entry.keys == *keys
+                && entry.keys == keys
                 && let Some(answer) = entry.answer.downcast_ref::<Answer<T>>()
             {
                 self.count.joined += 1;
@@ -84,14 +100,40 @@ impl State {
         }
         let (id, since) = (self.count.started, Instant::now());
         self.count.started += 1;
-        self.held.extend(keys.iter().map(|key| (key.clone(), id)));
-        self.entries.insert(id, Entry { request, keys: keys.into(), since, answer: Box::new(answer) });
+        self.held.extend(keys.alone().iter().map(|key| (key.clone(), Holders::Alone(id))));
+        for key in keys.shared() {
+            match self.held.entry(key.clone()).or_insert_with(|| Holders::Shared(Vec::new())) {
+                Holders::Shared(ids) => ids.push(id),
+                // Nobody holds it alone: that was looked at above.
+                alone @ Holders::Alone(_) => *alone = Holders::Shared(vec![id]),
+            }
+        }
+        self.entries.insert(id, Entry { request, keys, since, answer: Box::new(answer) });
         Admission::Started { id, since }
     }
 
+    /// A key that these cannot have now, and who has it.
+    fn in_the_way<'a>(&self, keys: &'a Keys) -> Option<(&'a Key, u64)> {
+        let alone = keys.alone().iter().find_map(|key| Some((key, self.held.get(key)?.first()?)));
+        alone.or_else(|| {
+            keys.shared().iter().find_map(|key| match self.held.get(key)? {
+                Holders::Alone(id) => Some((key, *id)),
+                Holders::Shared(_) => None,
+            })
+        })
+    }
+
     pub(super) fn remove(&mut self, id: u64) {
-        if let Some(entry) = self.entries.remove(&id) {
-            for key in &*entry.keys {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        for key in entry.keys.all().iter() {
+            let others = match self.held.get_mut(key) {
+                Some(Holders::Shared(ids)) => {
+                    ids.retain(|holder| *holder != id);
+                    !ids.is_empty()
+                }
+                _ => false,
+            };
+            if !others {
                 self.held.remove(key);
             }
         }
@@ -110,7 +152,7 @@ impl State {
         running.sort_unstable_by_key(|(id, _)| **id);
         let show = |entry: &Entry| Running {
             rpc: entry.request.rpc(),
-            keys: Arc::clone(&entry.keys),
+            keys: Arc::clone(entry.keys.all()),
             running_for: entry.since.elapsed(),
         };
         running.into_iter().map(|(_, entry)| show(entry)).collect()

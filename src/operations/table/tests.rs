@@ -4,6 +4,7 @@ use dunnage_driver_api::{InstanceId, VolumeKey};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::operations::Key;
 use crate::operations::testing::{hung, until};
 
 mod model;
@@ -87,6 +88,28 @@ async fn another_request_on_one_of_the_keys_is_told_at_once_who_is_at_work() {
     let answer = operations.run([key("a")], stage(), patient(), hung::<String>()).await;
     assert!(matches!(answer, Err(Failure::Busy { .. })), "{answer:?}");
     assert_eq!(operations.count().busy, 2);
+}
+
+#[tokio::test]
+async fn who_shares_a_key_keeps_out_only_who_wants_it_alone() {
+    let operations = Operations::default();
+    let run = |keys: Keys, number: u32| {
+        operations.run(keys, Request::of("CreateVolume", &number), patient(), async move { Ok(number) })
+    };
+    let (end, ended) = oneshot::channel::<u32>();
+    let restore =
+        operations.run(Keys::new([key("a")], [key("source")]), Request::of("CreateVolume", &0), patient(), async {
+            Ok(ended.await.unwrap())
+        });
+    let (restored, ()) = tokio::join!(restore, async {
+        until(|| operations.count().running == 1).await;
+        assert_eq!(run(Keys::new([key("b")], [key("source")]), 1).await.unwrap(), 1);
+        let delete = run([key("source")].into(), 2).await;
+        assert!(matches!(delete, Err(Failure::Busy { .. })), "{delete:?}");
+        end.send(7).unwrap();
+    });
+    assert_eq!(restored.unwrap(), 7);
+    run([key("source")].into(), 3).await.unwrap();
 }
 
 #[tokio::test]

@@ -273,5 +273,5 @@ fn store_stuck(backend: &BackendName, stuck_for: Duration) -> Refused {
 }
 
 fn lane_stuck(backend: &BackendName, lane: &Lane, stuck_for: Duration) -> Refused {
-    Refused::Volume { backend: backend.clone(), volume: lane.volume().clone(), stuck_for }
+    Refused::Lane { backend: backend.clone(), lane: lane.clone(), stuck_for }
 }

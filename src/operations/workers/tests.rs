@@ -138,7 +138,7 @@ async fn a_stuck_thread_is_replaced_and_holds_its_own_volume_alone() {
     assert_eq!(workers.run(reads, || Ok("read")).await.unwrap(), "read", "a read waits for no change");
     let refusals = [behind.await.unwrap(), workers.run(volume("a"), || Ok(())).await];
     for refused in refusals {
-        assert!(matches!(refused, Err(Failure::Refused(Refused::Volume { .. }))), "{refused:?}");
+        assert!(matches!(refused, Err(Failure::Refused(Refused::Lane { .. }))), "{refused:?}");
     }
     assert_eq!(workers.count(), WorkersCount { live: 1, stuck: 1, queued: 0, refused: 2 });
     drop(end);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 
 use dunnage_driver_api::{
-    Backend, Bytes, Capacity, Configured, Context, Create, CreateVolume, Error, Finding, Init, NoParameters, Opening,
-    ParameterType, Parameters, Reach, ReleaseRecord, Result, Room, System, Volume, VolumeKey, Volumes,
+    Backend, Bytes, Capacity, Configured, Context, Create, CreateSnapshot, CreateVolume, Error, Finding, Init,
+    InstanceId, Modify, NoParameters, Opening, ParameterType, Parameters, Reach, ReleaseRecord, Result, Room, Snapshot,
+    SnapshotKey, Snapshots, System, Volume, VolumeKey, Volumes,
 };
 
 use crate::config::{Ephemeral, Mode};
@@ -55,6 +56,7 @@ impl Door {
 struct Fake {
     door: Arc<Door>,
     volumes: Mutex<BTreeMap<VolumeKey, Volume>>,
+    snapshots: Mutex<BTreeMap<SnapshotKey, Snapshot>>,
     available: u64,
 }
 
@@ -72,7 +74,7 @@ impl Volumes for Fake {
 impl Create for Fake {
     fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
         self.door.pass();
-        let mut volume = request.volume(request.capacity.required())?;
+        let mut volume = request.volume(request.capacity.choose(Bytes::new(4096), 1)?)?;
         volume.context = BTreeMap::from([("shelf".to_owned(), "7".to_owned())]);
         self.volumes.lock().unwrap().insert(volume.key.clone(), volume.clone());
         Ok(volume)
@@ -81,6 +83,42 @@ impl Create for Fake {
     fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
         self.volumes.lock().unwrap().remove(&volume.key);
         Ok(())
+    }
+}
+
+impl Snapshots for Fake {
+    fn find(&self, _: &Context, key: &SnapshotKey) -> Result<Option<Snapshot>> {
+        Ok(self.snapshots.lock().unwrap().get(key).cloned())
+    }
+
+    fn list(&self, _: &Context, after: Option<&SnapshotKey>, limit: usize) -> Result<Vec<Snapshot>> {
+        let snapshots = self.snapshots.lock().unwrap();
+        let from = snapshots.iter().filter(|(key, _)| after.is_none_or(|after| *key > after));
+        Ok(from.map(|(_, snapshot)| snapshot.clone()).take(limit).collect())
+    }
+
+    fn create(&self, _: &Context, request: &CreateSnapshot) -> Result<Snapshot> {
+        let snapshot = request.snapshot()?;
+        self.snapshots.lock().unwrap().insert(snapshot.key.clone(), snapshot.clone());
+        Ok(snapshot)
+    }
+
+    fn delete(&self, _: &Context, snapshot: &Snapshot) -> Result<()> {
+        self.snapshots.lock().unwrap().remove(&snapshot.key);
+        Ok(())
+    }
+}
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Mutable {
+    #[allow(dead_code, reason = "it is read to be checked")]
+    colour: String,
+}
+
+impl Modify for Fake {
+    fn modify(&self, _: &Context, _: &Volume, parameters: &Parameters) -> Result<()> {
+        parameters.parse::<Mutable>().map(drop)
     }
 }
 
@@ -116,10 +154,27 @@ impl Configured for Opened {
 pub(super) fn backend(name: &str, door: &Arc<Door>, available: u64) -> Arc<ServedBackend> {
     let instance = name[..1].repeat(26).parse().unwrap();
     let store = Arc::new(Fake { door: door.clone(), available, ..Fake::default() });
-    let backend = Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
+    served(name, plain(instance, store))
+}
+
+/// The same, with snapshots, clones and a parameter that can be changed.
+pub(super) fn snapshotting(name: &str) -> Arc<ServedBackend> {
+    let store = Arc::new(Fake { available: 1 << 30, ..Fake::default() });
+    let backend = plain(name[..1].repeat(26).parse().unwrap(), store.clone())
+        .with_modify(store.clone(), ParameterType::of::<Mutable>())
+        .with_snapshots(store, ParameterType::of::<NoParameters>())
+        .with_clones();
+    served(name, backend)
+}
+
+fn plain(instance: InstanceId, store: Arc<Fake>) -> Backend {
+    Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
         .with_volumes(store.clone())
         .with_create(store.clone())
-        .with_room(store);
+        .with_room(store)
+}
+
+fn served(name: &str, backend: Backend) -> Arc<ServedBackend> {
     let configured = Arc::new(ConfiguredBackend {
         name: name.parse().unwrap(),
         driver: Arc::new(Opened),

@@ -70,9 +70,9 @@ pub fn loop_devices_beneath(folder: &Path) -> Vec<PathBuf> {
     devices.filter(beneath).map(|device| Path::new("/dev").join(device.file_name())).collect()
 }
 
-/// Detaches the loop devices whose file lies beneath `folder`.
-pub(crate) fn detach_beneath(folder: &Path) {
-    for device in loop_devices_beneath(folder) {
+/// Detaches loop devices.
+pub(crate) fn detach(devices: Vec<PathBuf>) {
+    for device in devices {
         // The next file that is bound to it would be read-only too.
         let _ = Command::new("/sbin/blockdev").arg("--setrw").arg(&device).stderr(Stdio::null()).status();
         let _ = Command::new("/sbin/losetup").arg("-d").arg(device).stderr(Stdio::null()).status();

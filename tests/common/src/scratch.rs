@@ -42,7 +42,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // A device on a file of a disk that is mounted beneath has lost its path once that is unmounted.
+        let devices = mounts::loop_devices_beneath(self.path());
         mounts::unmount_beneath(self.path());
-        mounts::detach_beneath(self.path());
+        mounts::detach(devices);
+        mounts::detach(mounts::loop_devices_beneath(self.path()));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::capacity::Bytes;
 use crate::id::{Fingerprint, Generation, VolumeKey};
+use crate::snapshot::SourceId;
 use crate::volume::Volume;
 
 /// A volume without its key, under which it is kept.
@@ -17,11 +18,13 @@ pub(super) struct Kept {
     rare: Option<Box<Rare>>,
 }
 
-/// What few volumes have: a name that is not the key itself, a context, a generation that is not the text of a number.
+/// What few volumes have: a name that is not the key itself, a context, a generation that is not the text of a number, a
+/// source.
 struct Rare {
     name: String,
     context: BTreeMap<String, String>,
     generation: Generation,
+    source: Option<SourceId>,
 }
 
 /// The fingerprints of all volumes, each once: there are as many as storage classes, and not as volumes.
@@ -47,18 +50,18 @@ impl Fingerprints {
 
 impl Kept {
     pub(super) fn new(volume: Volume, fingerprints: &mut Fingerprints) -> Self {
-        let Volume { key, name, generation, capacity, fingerprint, context, created } = volume;
-        let number = generation.to_number().filter(|_| name == key.as_str() && context.is_empty());
-        let rare = if number.is_some() { None } else { Some(Box::new(Rare { name, context, generation })) };
+        let Volume { key, name, generation, capacity, fingerprint, context, created, source } = volume;
+        let number = generation.to_number().filter(|_| name == key.as_str() && context.is_empty() && source.is_none());
+        let rare = if number.is_some() { None } else { Some(Box::new(Rare { name, context, generation, source })) };
         let (generation, fingerprint) = (number.unwrap_or_default(), fingerprints.share(fingerprint));
         Self { capacity, generation, fingerprint, created, rare }
     }
 
     /// The volume of this key again.
     pub(super) fn volume(&self, key: &VolumeKey) -> Volume {
-        let (name, context, generation) = match &self.rare {
-            Some(rare) => (rare.name.clone(), rare.context.clone(), rare.generation.clone()),
-            None => (key.as_str().to_owned(), BTreeMap::new(), Generation::from_number(self.generation)),
+        let (name, context, generation, source) = match &self.rare {
+            Some(rare) => (rare.name.clone(), rare.context.clone(), rare.generation.clone(), rare.source.clone()),
+            None => (key.as_str().to_owned(), BTreeMap::new(), Generation::from_number(self.generation), None),
         };
         Volume {
             key: key.clone(),
@@ -68,6 +71,7 @@ impl Kept {
             fingerprint: Fingerprint::clone(&self.fingerprint),
             context,
             created: self.created,
+            source,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A call of request `.1` on the keys whose bits are set in `.0`.
+    /// A call of request `.1` on the keys whose bits are set in `.0`: of the lower three alone, of the next three shared.
     Call(u8, u8),
     /// The client of the call hangs up.
     HangUp(prop::sample::Index),
@@ -19,7 +19,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (1..8_u8, 0..2_u8).prop_map(|(keys, request)| Step::Call(keys, request)),
+        4 => (1..64_u8, 0..2_u8).prop_map(|(keys, request)| Step::Call(keys, request)),
         1 => any::<prop::sample::Index>().prop_map(Step::HangUp),
         2 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, panics)| Step::End(which, panics)),
     ]
@@ -38,6 +38,21 @@ struct Expected {
 
 const RPCS: [&str; 2] = ["NodeStageVolume", "NodeUnstageVolume"];
 
+fn named(bits: u8) -> impl Iterator<Item = Key> {
+    ["a", "b", "c"].into_iter().enumerate().filter(move |(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| key(name))
+}
+
+/// Those held alone, and those shared with others: what is both is held alone.
+fn parts(keys: u8) -> (u8, u8) {
+    let alone = keys & 7;
+    (alone, (keys >> 3) & !alone)
+}
+
+fn clash(one: u8, other: u8) -> bool {
+    let ((alone, shared), (other_alone, other_shared)) = (parts(one), parts(other));
+    alone & (other_alone | other_shared) != 0 || shared & other_alone != 0
+}
+
 /// A call as far as it comes without waiting.
 fn call(
     operations: &Operations,
@@ -48,13 +63,12 @@ fn call(
     let (end, ended) = oneshot::channel::<bool>();
     let operations = operations.clone();
     let mut waiter: Waiter = Box::pin(async move {
-        let names = ["a", "b", "c"].into_iter().enumerate().filter(|(bit, _)| keys & (1 << bit) != 0);
         let work = async move {
             assert!(!ended.await.unwrap(), "as the test wants it");
             Ok(number)
         };
         let request = Request::of(RPCS[usize::from(request)], &());
-        operations.run(names.map(|(_, name)| key(name)), request, patient(), work).await
+        operations.run(Keys::new(named(keys), named(keys >> 3)), request, patient(), work).await
     });
     let state = waiter.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     (waiter, state, end)
@@ -68,15 +82,18 @@ async fn play(steps: Vec<Step>) {
         match step {
             Step::Call(keys, request) => {
                 let (waiter, state, end) = call(&operations, keys, request, number);
-                let same = running.iter().position(|other| other.keys == keys && other.request == request);
-                let taken = running.iter().any(|other| other.keys & keys != 0);
+                let taken = running.iter().any(|other| clash(other.keys, keys));
+                // What shares all its keys never meets itself.
+                let same = running
+                    .iter()
+                    .position(|other| taken && parts(other.keys) == parts(keys) && other.request == request);
                 if let Some(same) = same {
                     assert!(state.is_pending());
                     running[same].waiters.push(waiter);
                     expected.joined += 1;
                 } else if taken {
                     let Poll::Ready(Err(Failure::Busy { running: rpc, .. })) = state else { panic!("{state:?}") };
-                    let holds = |other: &Expected| other.keys & keys != 0 && RPCS[usize::from(other.request)] == rpc;
+                    let holds = |other: &Expected| clash(other.keys, keys) && RPCS[usize::from(other.request)] == rpc;
                     assert!(running.iter().any(holds), "{rpc} does not hold it");
                     expected.busy += 1;
                 } else {

@@ -28,7 +28,7 @@ async fn a_dead_file_system_starves_neither_other_backends_nor_other_volumes_of_
         sick.run(volume(&format!("live-{number}")), statfs("/".as_ref())).await.unwrap();
     }
     let again = sick.run(volume("dead-0"), statfs(folder.path())).await;
-    assert!(matches!(again, Err(Failure::Refused(Refused::Volume { .. }))), "{again:?}");
+    assert!(matches!(again, Err(Failure::Refused(Refused::Lane { .. }))), "{again:?}");
     assert_eq!((well.count().stuck, sick.count().stuck), (0, 6));
 
     dead.release().unwrap();

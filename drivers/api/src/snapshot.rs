@@ -1,0 +1,126 @@
+//! A snapshot as the controller half knows it, and what a volume is made from.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::Bytes;
+use crate::error::{Error, Result};
+use crate::id::{Fingerprint, Generation, SnapshotId, SnapshotKey, VolumeId};
+use crate::parameters::Parameters;
+use crate::volume::Volume;
+
+/// A snapshot that exists in an instance: it was cut. The driver keeps these fields in its store, in whatever form, from
+/// before CreateSnapshot answers until DeleteSnapshot does, and gives back exactly what it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// What it is found by.
+    pub key: SnapshotKey,
+    /// The name in CreateSnapshot, for people to read.
+    pub name: String,
+    /// Which of those that bore the key.
+    pub generation: Generation,
+    /// The volume it was taken of, which may be gone.
+    pub source: VolumeId,
+    /// The size of that volume then: a volume made from the snapshot is not smaller.
+    pub size: Bytes,
+    /// The digest of the request that made it; the host compares it with a repeated one.
+    pub fingerprint: Fingerprint,
+    /// The moment whose content it has, as the time since 1970.
+    pub created: Duration,
+    /// Whether volumes can be made from it now (CSI ready_to_use); until then the driver copies.
+    pub ready: bool,
+}
+
+/// A checked CreateSnapshot, for a key that [`find`](crate::Snapshots::find) did not know.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CreateSnapshot {
+    /// What the snapshot is to be found by.
+    pub key: SnapshotKey,
+    /// The name in the request, for people to read.
+    pub name: String,
+    /// The id of the volume it is to be taken of.
+    pub source: VolumeId,
+    /// That volume, as it was found.
+    pub volume: Volume,
+    /// Parameters of the snapshot's class, checked against the backend's [`ParameterType`](crate::ParameterType) for
+    /// snapshots.
+    pub parameters: Parameters,
+    /// To be kept with the snapshot.
+    pub fingerprint: Fingerprint,
+}
+
+impl CreateSnapshot {
+    /// A request as the host makes it, and a test of a driver.
+    pub fn new(
+        name: impl Into<String>,
+        source: VolumeId,
+        volume: Volume,
+        parameters: Parameters,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        let name = name.into();
+        Self { key: SnapshotKey::of_name(&name), name, source, volume, parameters, fingerprint }
+    }
+
+    /// The snapshot that this request makes, cut now and ready, with a new generation. A driver that cuts later sets
+    /// `created` anew.
+    ///
+    /// # Errors
+    /// Where the kernel gives no random bytes.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot {
+            key: self.key.clone(),
+            name: self.name.clone(),
+            generation: Generation::random()?,
+            source: self.source.clone(),
+            size: self.volume.capacity,
+            fingerprint: self.fingerprint.clone(),
+            created: now()?,
+            ready: true,
+        })
+    }
+}
+
+/// The time since 1970.
+///
+/// # Errors
+/// Where the clock of this node is before that.
+pub(crate) fn now() -> Result<Duration> {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_err(|error| Error::internal("the clock of this node is before 1970: set it").caused_by(error))
+}
+
+/// What a volume was made from, kept with it: the answer to CreateVolume says it each time (CSI
+/// volume_content_source). The source itself may be gone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceId {
+    /// A snapshot: the volume is a restore.
+    Snapshot(SnapshotId),
+    /// Another volume: it is a clone.
+    Volume(VolumeId),
+}
+
+/// What a new volume is to hold: found by the host, of the same instance, ready, and not larger than the volume may be.
+/// It is not removed while the driver copies from it in the call; what must outlive the call the driver sees to.
+#[derive(Debug, Clone)]
+pub enum ContentSource {
+    /// The content of a snapshot.
+    Snapshot(Snapshot),
+    /// The content that another volume has now.
+    Volume(Volume),
+}
+
+impl ContentSource {
+    /// The least size of what is made from it.
+    pub fn size(&self) -> Bytes {
+        match self {
+            Self::Snapshot(snapshot) => snapshot.size,
+            Self::Volume(volume) => volume.capacity,
+        }
+    }
+}
