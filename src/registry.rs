@@ -1,12 +1,14 @@
 //! The backends that are configured, those that are open, and the plugins they stand behind.
 
 mod backend;
+mod groups;
 mod offers;
 mod plugin;
 mod snapshots;
 mod volumes;
 
 pub use backend::{ConfiguredBackend, ServedBackend};
+pub use groups::NewGroup;
 pub use offers::Offers;
 pub use plugin::{LOSES, Member, Plugin, Remembered};
 pub use snapshots::NewSnapshot;

@@ -1,12 +1,13 @@
 //! The five services of CSI: wire in, wire out. Each RPC reads like the spec.
 //!
-//! GroupController and SnapshotMetadata have no driver behind them yet and are not served: their RPCs answer
-//! UNIMPLEMENTED, and no plugin advertises them.
+//! SnapshotMetadata has no driver behind it yet and is not served: its RPCs answer UNIMPLEMENTED, and no plugin
+//! advertises it.
 
 mod call;
 mod capabilities;
 mod controller;
 mod ephemeral;
+mod group_controller;
 mod identity;
 mod list;
 mod node;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1::controller_server::ControllerServer;
-use dunnage_csi_proto::csi::v1::group_controller_server::{GroupController, GroupControllerServer};
+use dunnage_csi_proto::csi::v1::group_controller_server::GroupControllerServer;
 use dunnage_csi_proto::csi::v1::identity_server::IdentityServer;
 use dunnage_csi_proto::csi::v1::node_server::NodeServer;
 use dunnage_csi_proto::csi::v1::snapshot_metadata_server::{SnapshotMetadata, SnapshotMetadataServer};
@@ -110,7 +111,5 @@ impl Shared {
         wire::volume_to_wire(volume, &backend.backend.instance, backend.backend.reach, &self.segment)
     }
 }
-
-impl GroupController for Services {}
 
 impl SnapshotMetadata for Services {}

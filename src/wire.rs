@@ -6,6 +6,7 @@
 
 mod capability;
 mod controller;
+mod group;
 mod limits;
 mod node;
 mod page;
@@ -18,6 +19,7 @@ pub use capability::{capabilities, capability, capability_to_wire};
 pub use controller::{
     Create, Expand, GetCapacity, Modify, Validate, create_volume, expand_volume, get_capacity, modify_volume, validate,
 };
+pub use group::{CreateGroup, Group, create_group, group, group_to_wire};
 pub(crate) use limits::short;
 pub use limits::{VolumeHandle, secrets, volume_handle};
 pub use node::{

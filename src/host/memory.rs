@@ -197,6 +197,7 @@ mod tests {
             room: true,
             expand: true,
             snapshots: false,
+            groups: false,
             clones: false,
             modify: false,
             node: true,

@@ -24,6 +24,13 @@ pub enum Key {
         /// What the snapshot is found by there.
         snapshot: SnapshotKey,
     },
+    /// A group of snapshots, whatever its generation.
+    Group {
+        /// The store.
+        instance: InstanceId,
+        /// What the group is found by there.
+        group: SnapshotKey,
+    },
 }
 
 impl Key {
@@ -35,6 +42,11 @@ impl Key {
     /// The key of a snapshot.
     pub fn snapshot(instance: InstanceId, snapshot: SnapshotKey) -> Self {
         Self::Snapshot { instance, snapshot }
+    }
+
+    /// The key of a group of snapshots.
+    pub fn group(instance: InstanceId, group: SnapshotKey) -> Self {
+        Self::Group { instance, group }
     }
 }
 
@@ -93,6 +105,7 @@ impl fmt::Display for Key {
         match self {
             Self::Volume { instance, volume } => write!(f, "volume {volume} of instance {instance}"),
             Self::Snapshot { instance, snapshot } => write!(f, "snapshot {snapshot} of instance {instance}"),
+            Self::Group { instance, group } => write!(f, "group {group} of instance {instance}"),
         }
     }
 }

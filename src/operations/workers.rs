@@ -51,6 +51,22 @@ pub enum Lane {
     ReadsOfSnapshot(SnapshotKey),
 }
 
+impl Lane {
+    fn volume(&self) -> Option<&str> {
+        match self {
+            Self::Changes(volume) | Self::Reads(volume) => Some(volume.as_str()),
+            Self::ChangesOfSnapshot(_) | Self::ReadsOfSnapshot(_) => None,
+        }
+    }
+
+    fn snapshot(&self) -> Option<&str> {
+        match self {
+            Self::ChangesOfSnapshot(snapshot) | Self::ReadsOfSnapshot(snapshot) => Some(snapshot.as_str()),
+            Self::Changes(_) | Self::Reads(_) => None,
+        }
+    }
+}
+
 /// Whose calls they are.
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,8 +165,15 @@ impl Shared {
     fn sweep(self: &Arc<Self>) -> Option<Instant> {
         let swept = self.lock().sweep(Instant::now());
         for (lane, seconds) in swept.stuck {
-            let (backend, of) = (self.backend.as_str(), lane.as_ref().map(tracing::field::display));
-            tracing::warn!(backend, of, seconds, "a call hangs: its thread is written off until it comes back");
+            let (backend, volume) = (self.backend.as_str(), lane.as_ref().and_then(Lane::volume));
+            let snapshot = lane.as_ref().and_then(Lane::snapshot);
+            tracing::warn!(
+                backend,
+                volume,
+                snapshot,
+                seconds,
+                "a call hangs: its thread is written off until it comes back"
+            );
         }
         swept.refused.into_iter().for_each(job::Rejected::answer);
         for _ in 0..swept.places {

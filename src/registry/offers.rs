@@ -23,6 +23,8 @@ pub struct Offers {
     pub expand: bool,
     /// CREATE_DELETE_SNAPSHOT, LIST_SNAPSHOTS and GET_SNAPSHOT.
     pub snapshots: bool,
+    /// GROUP_CONTROLLER_SERVICE, with CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT.
+    pub groups: bool,
     /// CLONE_VOLUME.
     pub clones: bool,
     /// MODIFY_VOLUME.
@@ -50,6 +52,7 @@ impl Offers {
             room: controller && backend.room.is_some(),
             expand: controller && backend.expand.is_some(),
             snapshots: controller && backend.create.is_some() && backend.snapshots.is_some(),
+            groups: controller && backend.snapshots.is_some() && backend.groups.is_some(),
             clones: controller && backend.create.is_some() && backend.clones,
             modify: controller && backend.modify.is_some(),
             node: node_half.is_some(),
@@ -68,6 +71,7 @@ impl Offers {
             room: self.room && other.room,
             expand: self.expand && other.expand,
             snapshots: self.snapshots && other.snapshots,
+            groups: self.groups && other.groups,
             clones: self.clones && other.clones,
             modify: self.modify && other.modify,
             node: self.node && other.node,
@@ -94,6 +98,7 @@ impl Offers {
             ("GET_CAPACITY", self.room, shared.room),
             ("EXPAND_VOLUME", self.expand, shared.expand),
             ("snapshots", self.snapshots, shared.snapshots),
+            ("GROUP_CONTROLLER_SERVICE", self.groups, shared.groups),
             ("CLONE_VOLUME", self.clones, shared.clones),
             ("MODIFY_VOLUME", self.modify, shared.modify),
             ("the node service", self.node, shared.node),
@@ -112,6 +117,7 @@ impl fmt::Display for Offers {
             ("capacity", self.room),
             ("expand", self.expand),
             ("snapshots", self.snapshots),
+            ("groups", self.groups),
             ("clones", self.clones),
             ("modify", self.modify),
             ("node", self.node),
@@ -133,6 +139,7 @@ mod tests {
         room: true,
         expand: true,
         snapshots: true,
+        groups: true,
         clones: true,
         modify: true,
         node: true,

@@ -85,10 +85,15 @@ impl ServedBackend {
     /// Removes the snapshot; succeeds where it is gone already.
     ///
     /// # Errors
-    /// [`ErrorKind::FailedPrecondition`] where something still needs it.
+    /// [`ErrorKind::FailedPrecondition`] where something still needs it; [`ErrorKind::InvalidArgument`] for a member of a
+    /// group.
     pub fn delete_snapshot(&self, cx: &Context, id: &SnapshotId) -> Result<()> {
         let snapshots = self.snapshots()?;
         match self.snapshot(cx, id) {
+            Ok(Snapshot { group: Some(group), .. }) => Err(Error::invalid(format!(
+                "the snapshot is a member of group {group} and goes with it alone: call DeleteVolumeGroupSnapshot"
+            ))
+            .with("snapshot", id)),
             Ok(snapshot) => snapshots.delete(cx, &snapshot),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),

@@ -1,11 +1,14 @@
 //! What a plugin offers, as the three lists of CSI.
 
 use dunnage_csi_proto::csi::v1::controller_service_capability::{self, rpc::Type as ControllerRpc};
+use dunnage_csi_proto::csi::v1::group_controller_service_capability::{self, rpc::Type as GroupRpc};
 use dunnage_csi_proto::csi::v1::node_service_capability::{self, rpc::Type as NodeRpc};
 use dunnage_csi_proto::csi::v1::plugin_capability::service::Type as Service;
 use dunnage_csi_proto::csi::v1::plugin_capability::volume_expansion::Type as Expansion;
 use dunnage_csi_proto::csi::v1::plugin_capability::{self, VolumeExpansion};
-use dunnage_csi_proto::csi::v1::{ControllerServiceCapability, NodeServiceCapability, PluginCapability};
+use dunnage_csi_proto::csi::v1::{
+    ControllerServiceCapability, GroupControllerServiceCapability, NodeServiceCapability, PluginCapability,
+};
 
 use crate::registry::Offers;
 
@@ -20,6 +23,7 @@ pub(super) fn plugin(offers: Offers) -> Vec<PluginCapability> {
     true_ones([
         (offers.controller, Type::Service(service(Service::ControllerService))),
         (offers.constraints, Type::Service(service(Service::VolumeAccessibilityConstraints))),
+        (offers.groups, Type::Service(service(Service::GroupControllerService))),
         (offers.snapshot_constraints(), Type::Service(service(Service::SnapshotAccessibilityConstraints))),
         (
             offers.expand || offers.expand_node,
@@ -52,6 +56,14 @@ pub(super) fn controller(offers: Offers) -> Vec<ControllerServiceCapability> {
     ])
     .map(|one| ControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: one.into() })) })
     .collect()
+}
+
+/// GroupControllerGetCapabilities.
+pub(super) fn group_controller(offers: Offers) -> Vec<GroupControllerServiceCapability> {
+    use group_controller_service_capability::{Rpc, Type};
+    true_ones([(offers.groups, GroupRpc::CreateDeleteGetVolumeGroupSnapshot)])
+        .map(|one| GroupControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: one.into() })) })
+        .collect()
 }
 
 /// NodeGetCapabilities.

@@ -13,7 +13,7 @@ use super::list::Page;
 use crate::operations::{Key, Keys, Lane};
 use crate::registry::{NewSnapshot, ServedBackend};
 use crate::status;
-use crate::wire::{self, SnapshotHandle, Token, VolumeHandle};
+use crate::wire::{self, Segment, SnapshotHandle, Token, VolumeHandle};
 
 /// How many snapshots a backend is asked for at once.
 const CHUNK: usize = 1024;
@@ -176,7 +176,11 @@ async fn pages(
 
 impl Shared {
     fn snapshot_to_wire(&self, backend: &ServedBackend, snapshot: &Snapshot) -> csi::Snapshot {
-        let bound = backend.backend.reach == Reach::Node;
-        wire::snapshot_to_wire(snapshot, &backend.backend.instance, bound.then_some(&self.segment))
+        wire::snapshot_to_wire(snapshot, &backend.backend.instance, self.segment_of(backend))
+    }
+
+    /// The one segment that a backend's volumes can be used from, where there is one.
+    pub(super) fn segment_of(&self, backend: &ServedBackend) -> Option<&Segment> {
+        (backend.backend.reach == Reach::Node).then_some(&self.segment)
     }
 }

@@ -1,6 +1,7 @@
 //! Requests that name snapshots, and answers that describe them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_driver_api::{
@@ -154,6 +155,14 @@ pub(super) fn content_source_to_wire(source: &SourceId) -> csi::VolumeContentSou
     csi::VolumeContentSource { r#type: Some(source) }
 }
 
+/// A time since 1970 as CSI carries it.
+pub(super) fn time(since_1970: Duration) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX),
+        nanos: since_1970.subsec_nanos().cast_signed(),
+    }
+}
+
 /// A snapshot as CSI carries it, usable from `segment` alone where there is one: the same at every call that names it.
 pub fn snapshot_to_wire(snapshot: &Snapshot, instance: &InstanceId, segment: Option<&Segment>) -> csi::Snapshot {
     let id =
@@ -162,12 +171,9 @@ pub fn snapshot_to_wire(snapshot: &Snapshot, instance: &InstanceId, segment: Opt
         size_bytes: snapshot.size.to_wire(),
         snapshot_id: id.to_string(),
         source_volume_id: snapshot.source.to_string(),
-        creation_time: Some(prost_types::Timestamp {
-            seconds: i64::try_from(snapshot.created.as_secs()).unwrap_or(i64::MAX),
-            nanos: snapshot.created.subsec_nanos().cast_signed(),
-        }),
+        creation_time: Some(time(snapshot.created)),
         ready_to_use: snapshot.ready,
-        group_snapshot_id: String::new(),
+        group_snapshot_id: snapshot.group.as_ref().map(ToString::to_string).unwrap_or_default(),
         accessible_topology: segment.map(Segment::to_wire).into_iter().collect(),
     }
 }

@@ -43,11 +43,55 @@ impl Rig {
         Ok(self.kills())
     }
 
+    /// The life of a group of snapshots of two volumes in use, with every call that makes or removes it repeated after
+    /// the host was killed. Answers how often that was.
+    pub(crate) fn grouped_life(&mut self, kill: Kill) -> Result<usize> {
+        self.count_kills_anew();
+        let volume = self.make(Kill::Between)?;
+        self.bring(&volume)?;
+        fs::write(volume.target.join("data"), "data")?;
+        let stages = volume.staging.is_some();
+        let other =
+            self.copy("another", Type::Volume(VolumeSource { volume_id: volume.id() }), stages, Kill::Between)?;
+        self.bring(&other)?;
+        let request = csi::CreateVolumeGroupSnapshotRequest {
+            source_volume_ids: vec![volume.id(), other.id()],
+            name: "a group".into(),
+            ..Default::default()
+        };
+        let taken = self.call("group", kill, |client| client.create_volume_group_snapshot(request.clone()))?;
+        let group = taken.group_snapshot.context("no group")?;
+        ensure!(self.client().list_snapshots(Default::default())?.entries.len() == 2, "a member is missing");
+        for taken_of in [&volume, &other] {
+            fs::write(taken_of.target.join("data"), "late")?;
+        }
+        for snapshot in &group.snapshots {
+            let source = Type::Snapshot(SnapshotSource { snapshot_id: snapshot.snapshot_id.clone() });
+            let restored = self.copy("a restore", source, stages, Kill::Between)?;
+            self.has(&restored, "data")?;
+            self.client().delete_volume(restored.delete())?;
+        }
+        let request = csi::DeleteVolumeGroupSnapshotRequest {
+            group_snapshot_id: group.group_snapshot_id,
+            snapshot_ids: group.snapshots.into_iter().map(|snapshot| snapshot.snapshot_id).collect(),
+            ..Default::default()
+        };
+        self.call("delete the group", kill, |client| client.delete_volume_group_snapshot(request.clone()))?;
+        let listed = self.client().list_snapshots(Default::default())?;
+        ensure!(listed.entries.is_empty(), "listed: {:?}", listed.entries);
+        for volume in [&volume, &other] {
+            self.take_away(volume)?;
+            self.client().delete_volume(volume.delete())?;
+        }
+        self.nothing_is_left()?;
+        Ok(self.kills())
+    }
+
     fn copy(&mut self, name: &str, source: Type, stages: bool, kill: Kill) -> Result<Volume> {
         let mut request = create(name, 16 * MIB, mount());
         request.volume_content_source = Some(csi::VolumeContentSource { r#type: Some(source) });
         let made = self.call(name, kill, |client| client.create_volume(request.clone()))?;
-        Ok(Volume::new(made.volume.context("no volume")?, mount(), &self.pods().join("copies"), stages))
+        Ok(Volume::new(made.volume.context("no volume")?, mount(), &self.pods().join(name), stages))
     }
 
     /// That the copy holds this.

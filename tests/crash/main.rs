@@ -115,6 +115,18 @@ fn copies_of_an_image_that_is_in_use_survive_a_kill_at_each_system_call_and_leav
 }
 
 #[test]
+fn a_group_of_images_in_use_survives_a_kill_at_each_system_call_whole() -> Result<()> {
+    let test = "a_group_of_images_in_use_survives_a_kill_at_each_system_call_whole";
+    if !can_run(test, &[Need::Root, Need::Program("strace"), Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    let mut rig = shared_image(mount())?;
+    rig.grouped_life(Kill::Between)?;
+    let calls = ["openat2", "renameat", "renameat2", "unlinkat", "fsync", "ioctl", "execve"];
+    at_each_of(&calls, |nth| rig.grouped_life(Kill::Within(nth)), 20)
+}
+
+#[test]
 fn a_subvolume_made_after_a_killed_delete_of_its_name_is_whole_and_empty() -> Result<()> {
     if !can_kill_on_btrfs("a_subvolume_made_after_a_killed_delete_of_its_name_is_whole_and_empty")? {
         return Ok(());

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::id::{SnapshotKey, VolumeKey};
 use crate::parameters::Parameters;
-use crate::snapshot::{CreateSnapshot, Snapshot};
+use crate::snapshot::{CreateGroupSnapshot, CreateSnapshot, GroupSnapshot, Snapshot};
 use crate::volume::{Capacity, CreateVolume, Expanded, Total, Volume};
 
 /// Reading what is there: every backend has it.
@@ -143,6 +143,31 @@ pub trait Snapshots: Send + Sync {
     fn is_half_deleted(&self, _cx: &Context, _snapshot: &Snapshot) -> Result<bool> {
         Ok(false)
     }
+}
+
+/// Snapshots of several volumes of one moment (CSI CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT). The members are snapshots that
+/// [`Snapshots`] finds and lists, and from which [`Create`] makes volumes.
+pub trait Groups: Send + Sync {
+    /// The group of this key, or `None` where the store was read, is proven to be ours, and has none. One that is not
+    /// whole does not exist, and neither do its members.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn find(&self, cx: &Context, key: &SnapshotKey) -> Result<Option<GroupSnapshot>>;
+
+    /// Cuts all members at one moment, so that no write to one of them is in it that came after a write to another that
+    /// is not; durable when this returns. [`Context::hold`] holds all their file systems at once.
+    ///
+    /// # Errors
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) that names the member which cannot be cut so. After an
+    /// error no member is left, or what is left is removed by the next attempt.
+    fn create(&self, cx: &Context, request: &CreateGroupSnapshot) -> Result<GroupSnapshot>;
+
+    /// Removes the group with all its members, durably.
+    ///
+    /// # Errors
+    /// As [`Snapshots::delete`].
+    fn delete(&self, cx: &Context, group: &GroupSnapshot) -> Result<()>;
 }
 
 /// Telling what room there is (CSI GET_CAPACITY).

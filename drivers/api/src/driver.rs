@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::command::{Commands, Tool};
 use crate::context::Context;
-use crate::controller::{Create, Expand, Modify, Room, Snapshots, Volumes};
+use crate::controller::{Create, Expand, Groups, Modify, Room, Snapshots, Volumes};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::id::InstanceId;
@@ -124,6 +124,9 @@ pub struct Backend {
     pub modify: Option<(Arc<dyn Modify>, ParameterType)>,
     /// Taking snapshots, and the parameters of their classes. [`Create`] makes volumes from them.
     pub snapshots: Option<(Arc<dyn Snapshots>, ParameterType)>,
+    /// Taking snapshots of several volumes at one moment, with the parameters of [`snapshots`](Self::snapshots), which it
+    /// needs.
+    pub groups: Option<Arc<dyn Groups>>,
     /// Whether [`Create`] makes volumes that hold what another volume holds.
     pub clones: bool,
     /// Telling what room there is.
@@ -145,6 +148,7 @@ impl Backend {
             expand: None,
             modify: None,
             snapshots: None,
+            groups: None,
             clones: false,
             room: None,
             node: None,
@@ -190,6 +194,13 @@ impl Backend {
     #[must_use]
     pub fn with_snapshots(mut self, snapshots: Arc<dyn Snapshots>, parameters: ParameterType) -> Self {
         self.snapshots = Some((snapshots, parameters));
+        self
+    }
+
+    /// Snapshots of several volumes can be taken at one moment.
+    #[must_use]
+    pub fn with_groups(mut self, groups: Arc<dyn Groups>) -> Self {
+        self.groups = Some(groups);
         self
     }
 

@@ -14,5 +14,5 @@ mod volume;
 pub use digest::Fingerprint;
 pub use instance::{Generation, InstanceId};
 pub use key::VolumeKey;
-pub use snapshot::{SnapshotId, SnapshotKey};
+pub use snapshot::{GroupSnapshotId, SnapshotId, SnapshotKey};
 pub use volume::{ForeignId, VolumeId};

@@ -35,11 +35,13 @@ pub use capability::{Access, AccessMode, FsType, MountAccess, VolumeCapability};
 pub use capacity::{Bytes, CapacityRange};
 pub use command::{Command, Commands, Output, System, Tool};
 pub use context::Context;
-pub use controller::{Create, Expand, Modify, Room, Snapshots, Volumes};
+pub use controller::{Create, Expand, Groups, Modify, Room, Snapshots, Volumes};
 pub use driver::{Backend, Configured, Driver, DriverEntry, Init, Opening, Reach};
 pub use error::{Error, ErrorKind, Result};
 pub use finding::{Claim, Finding, Severity};
-pub use id::{Fingerprint, ForeignId, Generation, InstanceId, SnapshotId, SnapshotKey, VolumeId, VolumeKey};
+pub use id::{
+    Fingerprint, ForeignId, Generation, GroupSnapshotId, InstanceId, SnapshotId, SnapshotKey, VolumeId, VolumeKey,
+};
 pub use key::{KeyError, read_keys};
 pub use name::{BackendName, NodeName};
 pub use node::{
@@ -49,6 +51,6 @@ pub use node::{
 pub use parameters::{NoParameters, ParameterType, Parameters};
 pub use path::{StagingPath, TargetPath};
 pub use secrets::Secrets;
-pub use snapshot::{ContentSource, CreateSnapshot, Snapshot, SourceId};
+pub use snapshot::{ContentSource, CreateGroupSnapshot, CreateSnapshot, GroupSnapshot, Snapshot, SourceId};
 pub use still::{Held, HoldStill, InUse, NotInUse, Unknown};
 pub use volume::{Capacity, CreateVolume, Expanded, Total, Volume};

@@ -4,6 +4,7 @@
 //! <root>/.dunnage/instance.json   the marker: whose root this is; locked while it is served
 //! <root>/.dunnage/volumes/<key>   a record for each volume
 //! <root>/.dunnage/snapshots/<key> a record for each snapshot, where the driver takes some
+//! <root>/.dunnage/groups/<key>    a record for each group of snapshots, the same
 //! <root>/.dunnage/trash/          what is removed and not yet gone
 //! <root>/...                      the volumes' data, as the driver lays it out
 //! ```
@@ -17,6 +18,7 @@
 
 mod data;
 mod folder;
+mod groups;
 mod index;
 mod kept;
 mod marker;
@@ -39,6 +41,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use folder::{Folder, Sizes};
+pub use groups::{GroupRecord, GroupRecords};
 pub use record::Record;
 pub use records::{Records, Reservation};
 pub use remains::{Making, sweep};
@@ -54,6 +57,7 @@ use crate::key::KeyError;
 const META: &str = ".dunnage";
 const RECORDS: &str = "volumes";
 const SNAPSHOTS: &str = "snapshots";
+const GROUPS: &str = "groups";
 const TRASH: &str = "trash";
 
 /// Held by everything that changes the root, so that the next one to open it finds nobody at work.
@@ -135,6 +139,16 @@ impl Root {
     pub fn snapshots<E: Serialize + DeserializeOwned>(&self) -> Result<SnapshotRecords<E>> {
         let folder = self.meta.folder_or_make(SNAPSHOTS, 0o700).map_err(self.meta.failed("open", SNAPSHOTS))?;
         SnapshotRecords::new(folder, self.lock.clone())
+    }
+
+    /// The records of its groups of snapshots: once for each opened root. The folder is made where the root is older than
+    /// its driver's groups.
+    ///
+    /// # Errors
+    /// Where the folder cannot be opened.
+    pub fn groups(&self) -> Result<GroupRecords> {
+        let folder = self.meta.folder_or_make(GROUPS, 0o700).map_err(self.meta.failed("open", GROUPS))?;
+        GroupRecords::new(folder, self.lock.clone())
     }
 
     /// Which instance it is.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::Bytes;
 use crate::error::{Error, Result};
-use crate::id::{Fingerprint, Generation, SnapshotId, SnapshotKey, VolumeId};
+use crate::id::{Fingerprint, Generation, GroupSnapshotId, InstanceId, SnapshotId, SnapshotKey, VolumeId};
 use crate::parameters::Parameters;
 use crate::volume::Volume;
 
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub created: Duration,
     /// Whether volumes can be made from it now (CSI ready_to_use); until then the driver copies.
     pub ready: bool,
+    /// The group it is a member of; it then goes with the group alone.
+    pub group: Option<GroupSnapshotId>,
 }
 
 /// A checked CreateSnapshot, for a key that [`find`](crate::Snapshots::find) did not know.
@@ -80,7 +82,82 @@ impl CreateSnapshot {
             fingerprint: self.fingerprint.clone(),
             created: now()?,
             ready: true,
+            group: None,
         })
+    }
+}
+
+/// Snapshots of several volumes, all of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupSnapshot {
+    /// What it is found by: names of groups and of snapshots are apart.
+    pub key: SnapshotKey,
+    /// The name in CreateVolumeGroupSnapshot, for people to read.
+    pub name: String,
+    /// Which of those that bore the key.
+    pub generation: Generation,
+    /// The digest of the request that made it; the host compares it with a repeated one.
+    pub fingerprint: Fingerprint,
+    /// The moment whose content the members have, as the time since 1970.
+    pub created: Duration,
+    /// The members, in the order of their volumes' ids.
+    pub snapshots: Vec<Snapshot>,
+}
+
+impl GroupSnapshot {
+    /// A group of which nothing but its members is known: its other fields are empty, and may be set.
+    pub fn new(key: SnapshotKey, generation: Generation, snapshots: Vec<Snapshot>) -> Self {
+        let (name, fingerprint) = (key.to_string(), Fingerprint::of(&Default::default()));
+        Self { key, name, generation, fingerprint, created: Duration::ZERO, snapshots }
+    }
+}
+
+/// A checked CreateVolumeGroupSnapshot, for a key that [`find`](crate::Groups::find) did not know.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CreateGroupSnapshot {
+    /// What the group is to be found by.
+    pub key: SnapshotKey,
+    /// The name in the request, for people to read.
+    pub name: String,
+    /// The volumes, at least one, each once and in the order of their ids, with the keys of their snapshots.
+    pub members: Vec<CreateSnapshot>,
+    /// To be kept with the group.
+    pub fingerprint: Fingerprint,
+}
+
+impl CreateGroupSnapshot {
+    /// A request as the host makes it, and a test of a driver. The volumes come with their ids.
+    pub fn new(
+        name: impl Into<String>,
+        mut volumes: Vec<(VolumeId, Volume)>,
+        parameters: &Parameters,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        let name = name.into();
+        volumes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let member = |(source, volume): (VolumeId, Volume)| {
+            let name = format!("{name}/{source}");
+            CreateSnapshot::new(name, source, volume, parameters.clone(), fingerprint.clone())
+        };
+        let members = volumes.into_iter().map(member).collect();
+        Self { key: SnapshotKey::of_name(&name), name, members, fingerprint }
+    }
+
+    /// The group that this request makes, cut now and ready, with new generations.
+    ///
+    /// # Errors
+    /// Where the kernel gives no random bytes.
+    pub fn group(&self, instance: &InstanceId) -> Result<GroupSnapshot> {
+        let (key, generation, created) = (self.key.clone(), Generation::random()?, now()?);
+        let id = GroupSnapshotId { instance: instance.clone(), key: key.clone(), generation: generation.clone() };
+        let member = |member: &CreateSnapshot| {
+            member.snapshot().map(|snapshot| Snapshot { created, group: Some(id.clone()), ..snapshot })
+        };
+        let snapshots = self.members.iter().map(member).collect::<Result<_>>()?;
+        let (name, fingerprint) = (self.name.clone(), self.fingerprint.clone());
+        Ok(GroupSnapshot { key, name, generation, fingerprint, created, snapshots })
     }
 }
 

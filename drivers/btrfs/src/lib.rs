@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use dunnage_driver_api::root::{Folder, Root};
 use dunnage_driver_api::{
-    Backend, Driver, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, Result, Staging,
+    Backend, DirectoryParent, Driver, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, Result,
+    Staging,
 };
 
 pub use config::Btrfs;
@@ -57,11 +58,13 @@ impl Driver for Btrfs {
         };
         let records = root.records()?;
         let volumes = Subvolumes::new(root.data(VOLUMES, &records)?);
+        let again = root.folder().folder(VOLUMES).map_err(root.folder().failed("open", VOLUMES))?;
+        let parent = Arc::new(DirectoryParent::new(again));
         let snapshot_records = root.snapshots()?;
         let snapshots = root.folder().folder_or_make(SNAPSHOTS, 0o700);
         let snapshots = Subvolumes::new(snapshots.map_err(root.folder().failed("open", SNAPSHOTS))?);
         let instance = root.instance().clone();
-        let store = Arc::new(Store { root, records, volumes, snapshot_records, snapshots, groups });
+        let store = Arc::new(Store { root, records, volumes, parent, snapshot_records, snapshots, groups });
         store.sweep()?;
         let attributes = ParameterType::of::<Attributes>;
         Ok(Backend::new(instance, Reach::Node, attributes())

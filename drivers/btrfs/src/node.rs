@@ -12,7 +12,8 @@ impl Node for Store {
             groups.ensure(&subvolume, Some(record.volume.capacity))?;
         }
         let key = request.volume.key.as_str();
-        Ok(Source::Directory(DirectorySource::new(self.volumes.open_path(key)?)))
+        let source = DirectorySource::new(self.volumes.open_path(key)?);
+        Ok(Source::Directory(source.beneath(self.parent.clone(), key)))
     }
 
     fn usage(&self, _: &Context, volume: &VolumeId) -> Result<Option<VolumeUsage>> {

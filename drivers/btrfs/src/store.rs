@@ -1,9 +1,11 @@
 //! An opened root: making, changing and removing volumes.
 
+use std::sync::Arc;
+
 use dunnage_driver_api::root::{Folder, Record, Records, Root, SnapshotRecords};
 use dunnage_driver_api::{
-    Bytes, CapacityRange, ContentSource, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, Modify,
-    Parameters, Result, Total, Volume, VolumeKey, Volumes,
+    Bytes, CapacityRange, ContentSource, Context, Create, CreateVolume, DirectoryParent, Error, ErrorKind, Expand,
+    Expanded, Modify, Parameters, Result, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,8 @@ pub(crate) struct Store {
     pub(crate) root: Root,
     pub(crate) records: Records<Extra>,
     pub(crate) volumes: Subvolumes,
+    /// The folder of the volumes, as the host is told of it.
+    pub(crate) parent: Arc<DirectoryParent>,
     pub(crate) snapshot_records: SnapshotRecords<Extra>,
     pub(crate) snapshots: Subvolumes,
     /// Where sizes are enforced.
@@ -122,8 +126,14 @@ impl Store {
     /// # Errors
     /// Where the store cannot be read.
     pub(crate) fn sweep(&self) -> Result<()> {
-        self.volumes.sweep(|key| key.parse().map_or(Ok(false), |key| self.records.contains(&key)))?;
-        self.snapshots.sweep(|key| key.parse().map_or(Ok(false), |key| self.snapshot_records.contains(&key)))?;
+        self.volumes.sweep(|key| match key.parse() {
+            Ok(key) => self.records.get(&key).map(|record| record.is_some()),
+            Err(_) => Ok(false),
+        })?;
+        self.snapshots.sweep(|key| match key.parse() {
+            Ok(key) => self.snapshot_records.get(&key).map(|record| record.is_some()),
+            Err(_) => Ok(false),
+        })?;
         if let Some(groups) = &self.groups {
             groups.sweep(self.root.folder());
         }

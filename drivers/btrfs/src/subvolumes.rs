@@ -135,10 +135,11 @@ impl Subvolumes {
         self.0.open_path(key).map_err(self.0.failed("open", key))
     }
 
-    /// Finishes what a create or a removal left that was cut off. `is_kept` tells whether there is a record.
+    /// Finishes what a create or a removal left that was cut off. `is_kept` tells whether there is a record; it is asked
+    /// for what was cut off alone, since a start must not wait for all there are.
     ///
     /// # Errors
-    /// Where the folder or the records cannot be read.
+    /// Where the folder cannot be read.
     pub(crate) fn sweep(&self, is_kept: impl Fn(&str) -> Result<bool>) -> Result<()> {
         let Self(folder) = self;
         let failed = |error| folder.failed("list", "")(error);
@@ -146,10 +147,9 @@ impl Subvolumes {
         let entries: Vec<_> = folder.entries().map_err(failed)?.collect::<io::Result<_>>().map_err(failed)?;
         for name in entries.iter().filter_map(|(name, _)| name.to_str()) {
             let done = match (name.strip_prefix(NEW), name.strip_prefix(OLD)) {
-                (Some(key), _) if is_kept(key)? && !folder.contains(key)? => self.place(key),
-                (Some(key), _) | (_, Some(key)) => self.destroy(key, name),
-                _ if is_kept(name)? => Ok(()),
-                _ => Err(Error::precondition("it has no record, so it is nobody's")),
+                (Some(key), _) => self.finish(key, name, is_kept(key)),
+                (_, Some(key)) => self.destroy(key, name),
+                (None, None) => Ok(()),
             };
             if let Err(error) = done {
                 let path = folder.path().join(name);
@@ -157,6 +157,11 @@ impl Subvolumes {
             }
         }
         Ok(())
+    }
+
+    /// Gives what was made its name where its record is durable, and removes it where there is none.
+    fn finish(&self, key: &str, name: &str, is_kept: Result<bool>) -> Result<()> {
+        if is_kept? && !self.contains(key)? { self.place(key) } else { self.destroy(key, name) }
     }
 
     /// Destroys the subvolume `name` of this key; not yet durable.

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::ErrorKind::NotFound;
 use std::time::Duration;
 
-use dunnage_driver_api::root::{Folder, Record, SnapshotRecord, SnapshotRecords};
+use dunnage_driver_api::root::{Folder, GroupRecords, Record, SnapshotRecord, SnapshotRecords};
 use dunnage_driver_api::{
     Access, Bytes, ContentSource, Context, CreateSnapshot, CreateVolume, Error, InUse, Result, Snapshot, SnapshotKey,
     Snapshots, Volume, VolumeCapability, VolumeId,
@@ -32,13 +32,14 @@ pub(crate) const SNAPSHOTS: &str = "snapshots";
 pub(crate) const UNFINISHED: &str = "unfinished";
 /// How long the users of a volume may wait for its copy. To share the blocks of a file takes about a second for a
 /// million extents.
-const STILL: Duration = Duration::from_secs(10);
+pub(crate) const STILL: Duration = Duration::from_secs(10);
 
 /// The snapshots of a root whose files can share blocks.
 pub(crate) struct Copies {
     pub(crate) folder: Folder,
     pub(crate) unfinished: Folder,
     pub(crate) records: SnapshotRecords<Extra>,
+    pub(crate) groups: GroupRecords,
 }
 
 /// Whether files of this folder can share blocks.
@@ -57,7 +58,7 @@ pub(crate) fn can_share(images: &Folder) -> Result<bool> {
 
 /// Where a copy goes when it is whole.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+pub(crate) struct Place<'a> {
     folder: &'a Folder,
     /// The name of that folder.
     kind: &'static str,
@@ -73,7 +74,7 @@ impl Place<'_> {
 
 impl Store {
     /// The copies of this root.
-    fn copies(&self) -> Result<&Copies> {
+    pub(crate) fn copies(&self) -> Result<&Copies> {
         self.copies.as_ref().ok_or_else(|| Error::internal("the root's file system shares no blocks"))
     }
 
@@ -102,14 +103,14 @@ impl Store {
         Ok(recorded && !self.place(kind, key)?.folder.contains(key)?)
     }
 
-    fn place<'a>(&'a self, kind: &str, key: &'a str) -> Result<Place<'a>> {
+    pub(crate) fn place<'a>(&'a self, kind: &str, key: &'a str) -> Result<Place<'a>> {
         Ok(match kind {
             IMAGES => Place { folder: &self.images, kind: IMAGES, key },
             _ => Place { folder: &self.copies()?.folder, kind: SNAPSHOTS, key },
         })
     }
 
-    fn put_in_place(&self, place: Place<'_>) -> Result<()> {
+    pub(crate) fn put_in_place(&self, place: Place<'_>) -> Result<()> {
         let (unfinished, folder) = (&self.copies()?.unfinished, place.folder);
         let moved = unfinished.rename(place.unfinished(), folder, place.key).and_then(|()| folder.sync());
         moved.map_err(folder.failed("put the copy in its place", place.key))
@@ -153,12 +154,12 @@ impl Store {
         made.map_err(|error| error.during("copy the image").with("to", place.unfinished()))
     }
 
-    fn make_durable(&self, copy: &File, place: Place<'_>) -> Result<()> {
+    pub(crate) fn make_durable(&self, copy: &File, place: Place<'_>) -> Result<()> {
         let unfinished = &self.copies()?.unfinished;
         copy.sync_all().and_then(|()| unfinished.sync()).map_err(unfinished.failed("sync", place.unfinished()))
     }
 
-    fn extra_of(&self, content: &ContentSource) -> Result<Extra> {
+    pub(crate) fn extra_of(&self, content: &ContentSource) -> Result<Extra> {
         let (extra, name) = match content {
             ContentSource::Volume(volume) => (self.records.get(&volume.key)?.map(|record| record.extra), &volume.name),
             ContentSource::Snapshot(snapshot) => {
@@ -168,18 +169,29 @@ impl Store {
         extra.ok_or_else(|| Error::not_found(format!("what was to be copied, {name:?}, is gone")))
     }
 
+    /// Removes what an attempt that was cut off left among the unfinished.
+    pub(crate) fn remove_unfinished(&self, place: Place<'_>) -> Result<()> {
+        let (unfinished, name) = (&self.copies()?.unfinished, place.unfinished());
+        match unfinished.unlink(&name) {
+            Err(error) if error.kind() != NotFound => Err(unfinished.failed("remove", &name)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A new file among the unfinished.
+    pub(crate) fn begin(&self, place: Place<'_>) -> Result<File> {
+        self.remove_unfinished(place)?;
+        let (unfinished, name) = (&self.copies()?.unfinished, place.unfinished());
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        unfinished.open(&name, flags, 0o600).map_err(unfinished.failed("make", &name))
+    }
+
     /// Copies the bytes of `content` into a new file among the unfinished.
     fn copy(&self, cx: &Context, content: &ContentSource, place: Place<'_>) -> Result<File> {
-        let Copies { folder: snapshots, unfinished, .. } = self.copies()?;
-        let name = place.unfinished();
-        match unfinished.unlink(&name) {
-            Err(error) if error.kind() != NotFound => return Err(unfinished.failed("remove", &name)(error)),
-            _ => {}
-        }
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let copy = unfinished.open(&name, flags, 0o600).map_err(unfinished.failed("make", &name))?;
+        let copy = self.begin(place)?;
         match content {
             ContentSource::Snapshot(snapshot) => {
+                let snapshots = &self.copies()?.folder;
                 let key = snapshot.key.as_str();
                 let source = snapshots.open(key, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0);
                 share(&source.map_err(snapshots.failed("open the snapshot", key))?, &copy)?;
@@ -208,14 +220,14 @@ impl Store {
         shared
     }
 
-    fn reserve_snapshot(&self, size: Bytes) -> Result<dunnage_driver_api::root::Reservation> {
+    pub(crate) fn reserve_snapshot(&self, size: Bytes) -> Result<dunnage_driver_api::root::Reservation> {
         let records = &self.copies()?.records;
         self.room.reserve(&self.folders(), size, size, || self.records.promised(), |fits| records.reserve(size, fits))
     }
 }
 
 /// Has `copy`, an empty file, share all blocks of `source`, in one step for all who write to it.
-fn share(source: &File, copy: &File) -> Result<()> {
+pub(crate) fn share(source: &File, copy: &File) -> Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::ioctl_ficlone(copy, source))
         .map_err(|error| Error::io("cannot share the blocks of the image", error))
 }
@@ -236,12 +248,29 @@ fn fits(capabilities: &[VolumeCapability], extra: &Extra) -> Result<()> {
 
 impl Snapshots for Store {
     fn find(&self, _: &Context, key: &SnapshotKey) -> Result<Option<Snapshot>> {
-        Ok(self.copies()?.records.get(key)?.map(|record| record.snapshot))
+        match self.copies()?.records.get(key)? {
+            Some(record) if self.is_there(&record.snapshot)? => Ok(Some(record.snapshot)),
+            _ => Ok(None),
+        }
     }
 
     fn list(&self, _: &Context, after: Option<&SnapshotKey>, limit: usize) -> Result<Vec<Snapshot>> {
-        let page = self.copies()?.records.page(after, limit)?;
-        Ok(page.into_iter().map(|record| record.snapshot).collect())
+        let (mut listed, mut last) = (Vec::new(), after.cloned());
+        while listed.len() < limit {
+            let wanted = limit - listed.len();
+            let page = self.copies()?.records.page(last.as_ref(), wanted)?;
+            let ended = page.len() < wanted;
+            last = page.last().map(|record| record.snapshot.key.clone());
+            for SnapshotRecord { snapshot, .. } in page {
+                if self.is_there(&snapshot)? {
+                    listed.push(snapshot);
+                }
+            }
+            if ended {
+                break;
+            }
+        }
+        Ok(listed)
     }
 
     fn create(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot> {

@@ -37,7 +37,7 @@ impl Driver for Image {
             .with_room(store.clone())
             .with_node(node, Staging::Needed);
         Ok(if store.copies.is_some() {
-            backend.with_snapshots(store, ParameterType::of::<NoParameters>()).with_clones()
+            backend.with_snapshots(store.clone(), ParameterType::of::<NoParameters>()).with_groups(store).with_clones()
         } else {
             backend
         })

@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod copies;
 mod driver;
+mod groups;
 mod image_file;
 mod loop_device;
 mod node;

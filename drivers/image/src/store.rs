@@ -61,6 +61,7 @@ impl Store {
         let copies = if copies::can_share(&images)? { Some(Self::open_copies(&root)?) } else { None };
         let room = Room::new(config.overcommit);
         let store = Arc::new(Self { config, root, images, records, copies, room });
+        store.finish_groups()?;
         store.finish_copies()?;
         root::sweep(&store, |store| (&store.records, &store.images), Self::remove_remains)?;
         Ok(store)
@@ -75,7 +76,8 @@ impl Store {
             )));
         }
         let open = |name: &str| root.folder().folder_or_make(name, 0o700).map_err(root.folder().failed("open", name));
-        Ok(Copies { folder: open(SNAPSHOTS)?, unfinished: open(UNFINISHED)?, records })
+        let groups = root.groups()?;
+        Ok(Copies { folder: open(SNAPSHOTS)?, unfinished: open(UNFINISHED)?, records, groups })
     }
 
     /// The folders whose files take the room of this root.

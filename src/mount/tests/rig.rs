@@ -116,6 +116,15 @@ pub(super) fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// The same for one that fails while its device is busy.
+pub(super) fn run_once_free(program: &str, arguments: &[&str]) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !Command::new(program).args(arguments).output().unwrap().status.success() {
+        assert!(Instant::now() < until, "{program} {arguments:?} fails");
+        std::thread::yield_now();
+    }
+}
+
 pub(super) struct Rig {
     pub(super) engine: Engine,
     pub(super) node: TestNode,

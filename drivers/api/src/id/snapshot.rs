@@ -1,4 +1,4 @@
-//! What a snapshot is called.
+//! What a snapshot, and a group of them, is called.
 
 use std::fmt;
 use std::str::FromStr;
@@ -50,54 +50,68 @@ impl fmt::Display for SnapshotKey {
     }
 }
 
-/// The id of a snapshot as CSI carries it: `s.<instance>.<key>.<generation>`, 108 bytes at most. No text is the id of a
-/// volume and of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SnapshotId {
-    /// The store it lives in.
-    pub instance: InstanceId,
-    /// What it is found by there.
-    pub key: SnapshotKey,
-    /// Which of those that bore the key.
-    pub generation: Generation,
+macro_rules! id {
+    ($(#[$document:meta])* $name:ident, $prefix:literal) => {
+        $(#[$document])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name {
+            /// The store it lives in.
+            pub instance: InstanceId,
+            /// What it is found by there.
+            pub key: SnapshotKey,
+            /// Which of those that bore the key.
+            pub generation: Generation,
+        }
+
+        impl FromStr for $name {
+            type Err = ForeignId;
+
+            fn from_str(text: &str) -> Result<Self, ForeignId> {
+                let parts = || {
+                    let (instance, rest) = text.strip_prefix($prefix)?.split_once('.')?;
+                    let (key, generation) = rest.rsplit_once('.')?;
+                    Some(Self {
+                        instance: instance.parse().ok()?,
+                        key: key.parse().ok()?,
+                        generation: generation.parse().ok()?,
+                    })
+                };
+                parts().ok_or_else(|| ForeignId(text.into()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}.{}.{}"), self.instance, self.key, self.generation)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ForeignId;
+
+            fn try_from(text: String) -> Result<Self, ForeignId> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+    };
 }
 
-impl FromStr for SnapshotId {
-    type Err = ForeignId;
-
-    fn from_str(text: &str) -> Result<Self, ForeignId> {
-        let parts = || {
-            let (instance, rest) = text.strip_prefix("s.")?.split_once('.')?;
-            let (key, generation) = rest.rsplit_once('.')?;
-            Some(Self {
-                instance: instance.parse().ok()?,
-                key: key.parse().ok()?,
-                generation: generation.parse().ok()?,
-            })
-        };
-        parts().ok_or_else(|| ForeignId(text.into()))
-    }
+id! {
+    /// The id of a snapshot as CSI carries it: `s.<instance>.<key>.<generation>`, 108 bytes at most. No text is the id of
+    /// a volume and of a snapshot.
+    SnapshotId, "s."
 }
 
-impl fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s.{}.{}.{}", self.instance, self.key, self.generation)
-    }
-}
-
-impl TryFrom<String> for SnapshotId {
-    type Error = ForeignId;
-
-    fn try_from(text: String) -> Result<Self, ForeignId> {
-        text.parse()
-    }
-}
-
-impl From<SnapshotId> for String {
-    fn from(id: SnapshotId) -> Self {
-        id.to_string()
-    }
+id! {
+    /// The id of a group of snapshots as CSI carries it: `g.<instance>.<key>.<generation>`, 108 bytes at most.
+    GroupSnapshotId, "g."
 }
 
 #[cfg(test)]
@@ -116,6 +130,9 @@ mod tests {
         };
         assert_eq!(id.to_string(), "s.mzxw6ytboimzxw6ytboimzxw6y.snapshot-1.2.a4dqobyha4dqobyha4dqobyha4");
         assert_eq!(id.to_string().parse::<SnapshotId>().unwrap(), id);
+        let SnapshotId { instance, key, generation } = id;
+        let group = GroupSnapshotId { instance, key, generation };
+        assert_eq!(group.to_string(), "g.mzxw6ytboimzxw6ytboimzxw6y.snapshot-1.2.a4dqobyha4dqobyha4dqobyha4");
     }
 
     #[test]
@@ -126,10 +143,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_is_the_id_of_a_volume_and_of_a_snapshot(
-            text in "(s\\.){0,2}[a-z2-7]{26}\\.[a-z0-9.+-]{1,60}\\.[a-z2-7]{1,30}|\\PC{0,130}",
+            text in "([sg]\\.){0,2}[a-z2-7]{26}\\.[a-z0-9.+-]{1,60}\\.[a-z2-7]{1,30}|\\PC{0,130}",
         ) {
             if let Ok(id) = text.parse::<SnapshotId>() {
-                prop_assert!(text.parse::<VolumeId>().is_err());
+                prop_assert!(text.parse::<VolumeId>().is_err() && text.parse::<GroupSnapshotId>().is_err());
                 prop_assert_eq!(id.to_string(), text);
             }
         }

@@ -11,7 +11,7 @@ use super::record::Record;
 use super::records::{Records, Reservation};
 use crate::capacity::Bytes;
 use crate::error::Result;
-use crate::id::{SnapshotKey, VolumeId};
+use crate::id::{GroupSnapshotId, SnapshotKey, VolumeId};
 use crate::snapshot::Snapshot;
 use crate::volume::Volume;
 
@@ -36,6 +36,8 @@ struct Kept<E> {
     source: VolumeId,
     created: Duration,
     ready: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<GroupSnapshotId>,
     extra: E,
 }
 
@@ -131,16 +133,16 @@ impl<E: Serialize + DeserializeOwned> SnapshotRecords<E> {
 }
 
 fn to_volume<E>(SnapshotRecord { snapshot, extra }: SnapshotRecord<E>) -> Record<Kept<E>> {
-    let Snapshot { key, name, generation, source, size, fingerprint, created, ready } = snapshot;
+    let Snapshot { key, name, generation, source, size, fingerprint, created, ready, group } = snapshot;
     let mut volume = Volume::new(key.in_records().clone(), generation, size);
     (volume.name, volume.fingerprint, volume.created) = (name, fingerprint, created.as_secs());
-    Record { volume, extra: Kept { source, created, ready, extra } }
+    Record { volume, extra: Kept { source, created, ready, group, extra } }
 }
 
 fn from_volume<E>(Record { volume, extra: kept }: Record<Kept<E>>) -> SnapshotRecord<E> {
     let Volume { key, name, generation, capacity, fingerprint, .. } = volume;
-    let Kept { source, created, ready, extra } = kept;
+    let Kept { source, created, ready, group, extra } = kept;
     let key = SnapshotKey::of_records(key);
-    let snapshot = Snapshot { key, name, generation, source, size: capacity, fingerprint, created, ready };
+    let snapshot = Snapshot { key, name, generation, source, size: capacity, fingerprint, created, ready, group };
     SnapshotRecord { snapshot, extra }
 }

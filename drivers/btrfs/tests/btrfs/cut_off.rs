@@ -44,7 +44,11 @@ fn what_has_its_record_gets_its_name_at_the_next_start() {
     root.snapshot("s", &volume).unwrap();
     fs::rename(root.data("a"), root.data(".new.a")).unwrap();
     fs::rename(root.snapshot_data("s"), root.snapshot_data(".new.s")).unwrap();
+    // Whose record cannot be read stays as it is, and is in nobody's way.
+    btrfs(&["subvolume", "snapshot", root.data(".new.a").to_str().unwrap()], &root.data(".new.b"));
+    fs::write(root.path().join(".dunnage/volumes/b"), "broken").unwrap();
     root.restart();
+    assert!(root.data(".new.b").join("file").exists());
     assert_eq!(fs::read_to_string(root.data("a").join("file")).unwrap(), "data");
     assert!(root.snapshot_data("s").join("file").exists());
     root.source(&volume).unwrap();

@@ -4,7 +4,9 @@
 
 mod attributes;
 mod cut_off;
+mod formats;
 mod lives;
+mod mirror;
 mod quotas;
 mod roots;
 mod snapshots;

@@ -1,12 +1,12 @@
 //! Sizes, and what room there is.
 
 use std::fs;
-use std::io::ErrorKind as Io;
+use std::io::{ErrorKind as Io, Write};
 
 use dunnage_driver_api::ErrorKind;
 use dunnage_testkit::needs_root;
 
-use crate::support::{MIB, Root, btrfs, fill, run, until};
+use crate::support::{MIB, Root, btrfs, fill, parameters, request, run, until};
 
 const KINDS: [&str; 2] = [r#""quota": "simple""#, r#""quota": "full""#];
 
@@ -179,4 +179,29 @@ fn without_quotas_a_size_is_what_was_asked_for() {
     assert!(root.usage(&volume).is_none());
     assert_eq!(root.expand(&volume, 32 * MIB).unwrap(), 32 * MIB);
     root.delete(&volume).unwrap();
+}
+
+#[test]
+fn a_full_volume_is_copied_and_removed_like_any_other() {
+    if !needs_root("a_full_volume_is_copied_and_removed_like_any_other") {
+        return;
+    }
+    for keys in KINDS {
+        let root = Root::new(keys);
+        let volume = root.create("a", 16 * MIB).unwrap();
+        while fill(&root.data("a").join("large"), 16 * MIB).is_ok() {}
+        // To the last block.
+        let mut file = fs::File::options().append(true).open(root.data("a").join("large")).unwrap();
+        while file.write_all(&[7; 4096]).and_then(|()| file.sync_all()).is_ok() {}
+        let snapshot = root.snapshot("s", &volume).unwrap();
+        let mut request = request("r", 16 * MIB);
+        request.parameters = parameters(&[("compression", "zstd")]);
+        let restored = root.restore_as(request, &snapshot).unwrap();
+        let cloned = root.clone_of("c", &volume, 32 * MIB).unwrap();
+        fill(&root.data("c").join("more"), 8 * MIB).unwrap();
+        root.delete_snapshot(&snapshot).unwrap();
+        for volume in [volume, restored, cloned] {
+            root.delete(&volume).unwrap();
+        }
+    }
 }

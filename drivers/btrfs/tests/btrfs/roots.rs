@@ -5,6 +5,7 @@ use std::fs;
 use dunnage_driver_api::{Driver, ErrorKind, Init, Severity};
 use dunnage_testkit::needs_root;
 
+use crate::mirror::Mirror;
 use crate::support::{DISK, Disk, MIB, Root, btrfs, driver, opening};
 
 #[test]
@@ -64,4 +65,18 @@ fn volumes_keep_under_one_key_what_they_had_under_another() {
     root.source(&volume).unwrap();
     assert_eq!(root.usage(&volume).unwrap().total, volume.capacity);
     assert!(crate::support::fill(&root.data("a").join("file"), 20 * MIB).is_err());
+}
+
+#[test]
+fn a_missing_device_is_told() {
+    if !needs_root("a_missing_device_is_told") {
+        return;
+    }
+    let mirror = Mirror::new();
+    let driver = driver(mirror.path(), "");
+    driver.init(&opening()).unwrap();
+    let told = || driver.check(&opening()).iter().any(|finding| finding.text.contains("1 of the devices"));
+    assert!(!told());
+    mirror.lose_one();
+    assert!(told());
 }

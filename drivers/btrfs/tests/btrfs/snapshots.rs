@@ -103,3 +103,36 @@ fn a_snapshot_of_what_is_gone_is_refused_and_leaves_nothing() {
     assert_eq!(root.clone_of("c", &volume, MIB).unwrap_err().kind(), ErrorKind::FailedPrecondition);
     assert!(root.find_snapshot("s").is_none() && root.find("c").is_none());
 }
+
+#[test]
+fn copies_of_one_volume_and_lives_of_others_run_at_once() {
+    if !needs_root("copies_of_one_volume_and_lives_of_others_run_at_once") {
+        return;
+    }
+    for keys in ["", r#""quota": "full""#] {
+        let root = Root::new(keys);
+        let shared = root.create("shared", 16 * MIB).unwrap();
+        fill(&root.data("shared").join("file"), MIB).unwrap();
+        let life = |thread: u32| {
+            for round in 0..8 {
+                let name = |what: &str| format!("{what}-{thread}-{round}");
+                let own = root.create(&name("own"), 4 * MIB).unwrap();
+                fs::write(root.data(&own.name).join("file"), "data").unwrap();
+                let snapshot = root.snapshot(&name("s"), &shared).unwrap();
+                let restored = root.restore(&name("r"), &snapshot, 16 * MIB).unwrap();
+                assert_eq!(fs::metadata(root.data(&restored.name).join("file")).unwrap().len(), MIB);
+                root.delete(&own).unwrap();
+                root.delete_snapshot(&snapshot).unwrap();
+                root.delete(&restored).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let life = &life;
+                scope.spawn(move || life(thread));
+            }
+        });
+        assert_eq!(names(&root.path().join("volumes")), ["shared"]);
+        assert_eq!(names(&root.path().join("snapshots")), [""; 0]);
+    }
+}

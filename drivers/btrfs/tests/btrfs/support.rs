@@ -49,7 +49,7 @@ impl Disk {
     }
 
     fn replace(&mut self, image: NamedTempFile) {
-        assert!(self.unmount());
+        assert!(unmount(self.path()));
         self.image = image;
         self.mount("loop,commit=1");
     }
@@ -63,18 +63,6 @@ impl Disk {
         mount.args(["-o", options]).arg(self.image.path()).arg(self.path()).status().unwrap().success()
     }
 
-    pub(crate) fn unmount(&self) -> bool {
-        let gone = Instant::now() + Duration::from_secs(10);
-        while rustix::mount::unmount(self.path(), rustix::mount::UnmountFlags::empty()) == Err(rustix::io::Errno::BUSY)
-        {
-            if Instant::now() > gone {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        true
-    }
-
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -82,7 +70,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        self.unmount();
+        unmount(self.path());
     }
 }
 
@@ -179,10 +167,14 @@ impl Calls {
 
     /// A volume of the snapshot's content.
     pub(crate) fn restore(&self, name: &str, snapshot: &Snapshot, bytes: u64) -> Result<Volume> {
+        self.restore_as(request(name, bytes), snapshot)
+    }
+
+    pub(crate) fn restore_as(&self, request: CreateVolume, snapshot: &Snapshot) -> Result<Volume> {
         let (key, generation) = (snapshot.key.clone(), snapshot.generation.clone());
         let id = SnapshotId { instance: self.0.instance.clone(), key, generation };
         let content = ContentSource::Snapshot(snapshot.clone());
-        self.create_as(request(name, bytes).holding(SourceId::Snapshot(id), content)?)
+        self.create_as(request.holding(SourceId::Snapshot(id), content)?)
     }
 
     /// A volume of the content of another.
@@ -253,6 +245,18 @@ impl Calls {
         let (key, generation) = (volume.key.clone(), volume.generation.clone());
         VolumeId { instance: self.0.instance.clone(), key, generation }
     }
+}
+
+/// Whether it could be: what was just closed may hold it for a moment.
+pub(crate) fn unmount(folder: &Path) -> bool {
+    let gone = Instant::now() + Duration::from_secs(10);
+    while rustix::mount::unmount(folder, rustix::mount::UnmountFlags::empty()) == Err(rustix::io::Errno::BUSY) {
+        if Instant::now() > gone {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
 }
 
 pub(crate) fn request(name: &str, bytes: u64) -> CreateVolume {
