@@ -1,12 +1,13 @@
 //! `dunnage demo`
 
-use std::io::{self, BufWriter, Write};
+use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use dunnage_driver_api::{DriverEntry, Opening, System};
 
+use super::output::Through;
 use super::{Output, Program, Run, Status};
 use crate::client::Interrupt;
 use crate::config::{Config, Environment};
@@ -54,20 +55,6 @@ impl Run for Demo {
         // A call that hangs in the kernel must not keep the process.
         runtime.shutdown_background();
         Ok(if done? { Status::Success } else { Status::Failure })
-    }
-}
-
-/// The output as a writer: it leaves out the colours where nobody sees them.
-struct Through<'a>(&'a mut Output);
-
-impl Write for Through<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.text(String::from_utf8_lossy(bytes))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

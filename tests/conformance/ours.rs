@@ -1,0 +1,53 @@
+//! Our own drivers, behind our own host, killed and not.
+
+use anyhow::{Result, ensure};
+use dunnage::client::{Endpoint, Interrupt};
+use dunnage::conformance::{self, Options, Params, Quiet, Report};
+use dunnage_test_common::{Need, Setup, can_run};
+
+use crate::wrong;
+
+const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
+
+/// Serves one backend by the kit's own start, and runs all cases with these parameters.
+fn test(driver: &str, keys: &str, params: &str) -> Result<Report> {
+    let setup = Setup::new()?.backend("tested", driver, keys)?;
+    let host = setup.prepare(DUNNAGE)?;
+    host.init()?;
+    let folder = host.setup().scratch().folder("paths")?;
+    let socket = host.socket("tested.csi.dunnage.dev");
+    let mut params = Params::parse(params)?;
+    params.folder = folder;
+    let options = Options {
+        endpoint: Endpoint::at(socket)?,
+        params,
+        only: Vec::new(),
+        start: Some(format!("exec {DUNNAGE} serve --config {}", host.setup().config().display())),
+        seed: 7,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let (_raise, interrupt) = Interrupt::by_hand();
+    Ok(runtime.block_on(conformance::run(options, &interrupt, &mut Quiet))?)
+}
+
+fn passes(report: &Report, least: usize) -> Result<()> {
+    ensure!(report.failed == 0 && report.warned == 0, "{}", wrong(report));
+    ensure!(report.passed >= least, "{} passed", report.passed);
+    Ok(())
+}
+
+#[test]
+fn dir_is_conformant() -> Result<()> {
+    if !can_run("dir_is_conformant", &[Need::Root])? {
+        return Ok(());
+    }
+    passes(&test("dir", "quota: none", "{size: 4MiB, kills: 10}")?, 60)
+}
+
+#[test]
+fn image_is_conformant_with_file_systems_and_raw_block() -> Result<()> {
+    if !can_run("image_is_conformant", &[Need::Root, Need::Program("mkfs.ext4")])? {
+        return Ok(());
+    }
+    passes(&test("image", "", "{size: 16MiB, kills: 8, mount_flags: [noatime]}")?, 70)
+}
