@@ -314,7 +314,7 @@ impl Kit {
     async fn gone_or<C: Tracked>(&self, request: C) -> Checked {
         match self.send(request.clone()).await {
             Ok(_) => Ok(()),
-            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => Ok(()),
+            Err(status) if is_nothing(status.code()) => Ok(()),
             Err(_) => self.settled(request).await.map(drop),
         }
     }
@@ -323,6 +323,11 @@ impl Kit {
 fn wants(codes: &[Code], why: &str) -> String {
     let codes: Vec<_> = codes.iter().map(|code| code_name(*code)).collect();
     format!("{}: {why}", codes.join(" or "))
+}
+
+/// Whether a call that takes something back has this code where there is nothing.
+fn is_nothing(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::InvalidArgument | Code::Unimplemented)
 }
 
 /// Whether a call with this code may have done its work, or still do it.

@@ -37,14 +37,14 @@ async fn the_right_plugin_may_be_killed_at_any_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_that_forgets_is_told() {
-    if !can_run("a_plugin_that_forgets_is_told", &[Need::Root]).unwrap() {
+async fn each_rule_that_a_kill_breaks_is_told_by_its_case() {
+    if !can_run("each_rule_that_a_kill_breaks_is_told_by_its_case", &[Need::Root]).unwrap() {
         return;
     }
-    let scratch = Scratch::new().unwrap();
-    let socket = scratch.path().join("csi.sock");
-    let start = command(&scratch, Some(Mutant::ForgetsOnRestart));
-    let report = run(&scratch, &socket, &["crash/between"], Some(start)).await;
-    let broken: Vec<_> = report.failures().map(|(case, _)| case).collect();
-    assert!(broken.contains(&"crash/between-calls") && broken.contains(&"crash/between-snapshots"), "{broken:?}");
+    for (mutant, case) in ALL.iter().filter(|(_, case)| case.starts_with("crash/")) {
+        let scratch = Scratch::new().unwrap();
+        let socket = scratch.path().join("csi.sock");
+        let report = run(&scratch, &socket, &[case], Some(command(&scratch, Some(*mutant)))).await;
+        assert!(report.failures().any(|(broken, _)| broken == *case), "{mutant:?}: {:?}", report.cases);
+    }
 }

@@ -109,6 +109,7 @@ mutants! {
     PublishStacksMounts => "publish/block/again",
     PublishIgnoresReadonly => "publish/again-readonly",
     SecondTargetAccepted => "publish/second-target",
+    SecondTargetOfASingleWriter => "publish/second-target-single-writer",
     UnpublishTwiceFails => "unpublish/mount/again",
     UnstageTwiceFails => "unstage/again",
     PublishesAtOnceTwice => "publish/at-once",
@@ -188,4 +189,10 @@ mutants! {
     HealthAcceptsNegative => "health/list-negative-max-entries",
     StorageHealthWithoutReason => "health/storage",
     ForgetsOnRestart => "crash/between-calls",
+    ForgetsNamesOnRestart => "crash/between-calls",
+    ForgetsSnapshotsOnRestart => "crash/between-snapshots",
+    ForgetsTargetsOnRestart => "crash/mount/between-node-calls",
+    RecordsBeforeItMakes => "crash/within-create",
+    DeletesTheDataFirst => "crash/within-delete",
+    KeepsHalfAGroup => "crash/within-group",
 }

@@ -31,7 +31,9 @@ fn test(driver: &str, keys: &str, params: &str) -> Result<Report> {
 }
 
 fn passes(report: &Report, least: usize) -> Result<()> {
-    ensure!(report.failed == 0 && report.warned == 0, "{}", wrong(report));
+    // ADR 13: pods of one node share a volume that is SINGLE_NODE_WRITER, as they do with every plugin in Kubernetes.
+    let warned: Vec<_> = report.warnings().map(|(case, _)| case).collect();
+    ensure!(report.failed == 0 && warned == ["publish/second-target"], "{}", wrong(report));
     ensure!(report.passed >= least, "{} passed", report.passed);
     Ok(())
 }

@@ -51,7 +51,14 @@ impl Plugin {
         for folder in ["volumes", "snapshots"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
-        let state = if mutant == Some(Mutant::ForgetsOnRestart) { State::default() } else { State::read(root) };
+        let mut state = State::read(root);
+        match mutant {
+            Some(Mutant::ForgetsOnRestart) => state = State::default(),
+            Some(Mutant::ForgetsNamesOnRestart) => state.volumes.values_mut().for_each(|own| own.name.clear()),
+            Some(Mutant::ForgetsSnapshotsOnRestart) => state.snapshots.clear(),
+            Some(Mutant::ForgetsTargetsOnRestart) => state.published.clear(),
+            _ => {}
+        }
         Self { root: root.to_owned(), mutant, state: Arc::new(Mutex::new(state)) }
     }
 

@@ -17,6 +17,7 @@ use crate::conformance::kit::{Answered, Kit};
 use crate::conformance::needs::Need;
 use crate::conformance::plan::area;
 use crate::conformance::undo::Tracked;
+use crate::conformance::using::volume_of;
 
 const CREATES: Need = Need::Controller(ControllerRpc::CreateDeleteVolume);
 const SNAPSHOTS: Need = Need::Controller(ControllerRpc::CreateDeleteSnapshot);
@@ -101,7 +102,7 @@ async fn between(kit: &Kit) -> Checked {
     let made = kit.ok(request.clone()).await?;
     kit.kill().await?;
     kit.ok(request.clone()).await?.same_as(&made.answer, AGAIN)?;
-    let volume = crate::conformance::using::volume_of(&made)?;
+    let volume = volume_of(&made)?;
     if kit.plugin().offers().expands() {
         let grow = super::expand::request(kit, &volume, kit.params().larger());
         let grown = kit.ok(grow.clone()).await?;
@@ -214,6 +215,11 @@ async fn within_create(kit: &Kit) -> Checked {
         let request = kit.request("within");
         let first = kit.killed_within(request.clone(), within).await?;
         kit.ok(request).await?.same_as(&first.answer, AGAIN)?;
+        if Need::Content.lack(kit).is_none() {
+            let volume = volume_of(&first)?;
+            kit.fill(&volume, kit.kind(), 53).await?;
+            kit.holds(&volume, kit.kind(), 53, "in a volume whose making was killed, what was written").await?;
+        }
     }
     as_before(kit, before).await
 }
@@ -260,7 +266,7 @@ async fn within_clone(kit: &Kit) -> Checked {
     let (_, within) = kit.timed(request()).await?;
     for _ in 0..kit.kills() {
         let made = kit.killed_within(request(), within).await?;
-        let volume = crate::conformance::using::volume_of(&made)?;
+        let volume = volume_of(&made)?;
         if content {
             kit.holds(&volume, kind, 51, "in a clone whose making was killed, what its source held").await?;
         }

@@ -189,7 +189,8 @@ async fn online(kit: &Kit) -> Checked {
     request.volume_capability = Some(kit.capability(kind));
     let grown = kit.ok(request).await?;
     if grown.node_expansion_required {
-        kit.ok(expand_request(kit, &used, &target)).await?;
+        let why = "the file system may not support expansion of published volumes";
+        kit.ok_or_refused(expand_request(kit, &used, &target), &[Code::FailedPrecondition], why).await?;
     }
     content::compare(&target, kind, 6, "what a published volume held before it was expanded").await
 }

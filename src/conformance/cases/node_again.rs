@@ -18,7 +18,7 @@ use crate::conformance::failure::{Checked, Stop};
 use crate::conformance::kit::Kit;
 use crate::conformance::needs::Need;
 use crate::conformance::plan::area;
-use crate::conformance::using::Used;
+use crate::conformance::using::{Used, volume_of};
 
 const CREATES: Need = Need::Controller(ControllerRpc::CreateDeleteVolume);
 const MOUNT: Need = Need::Uses(Kind::Mount);
@@ -32,6 +32,8 @@ area! {
     "publish/block/again", "NodePublishVolume", [CREATES, Need::Mounts, BLOCK] => |kit| publish(kit, Kind::Block);
     "publish/again-readonly", "NodePublishVolume Errors", [CREATES, Need::Content] => |kit| again_readonly(kit);
     "publish/second-target", "NodePublishVolume" SHOULD, [CREATES, Need::Content] => |kit| second_target(kit);
+    "publish/second-target-single-writer", "NodePublishVolume" SHOULD,
+        [CREATES, Need::Content, Need::Node(NodeRpc::SingleNodeMultiWriter)] => |kit| single_writer(kit);
     "unpublish/mount/again", "NodeUnpublishVolume", [CREATES, Need::Mounts, MOUNT]
         => |kit| unpublish(kit, Kind::Mount);
     "unpublish/block/again", "NodeUnpublishVolume", [CREATES, Need::Mounts, BLOCK]
@@ -103,6 +105,20 @@ async fn second_target(kit: &Kit) -> Checked {
     kit.publish(&used, "pod").await?;
     let other = used.publish_request(kit, "other").await?;
     let why = "the volume is published at another target_path, and its access mode is SINGLE_NODE_WRITER";
+    kit.refused(other, &[Code::FailedPrecondition], why).await
+}
+
+/// The second table: a second target is FAILED_PRECONDITION with SINGLE_NODE_SINGLE_WRITER.
+async fn single_writer(kit: &Kit) -> Checked {
+    let mode = Mode::SingleNodeSingleWriter;
+    let mut request = kit.request("single-writer");
+    request.volume_capabilities = vec![kit.capability_in(kit.kind(), mode)];
+    let why = "the plugin may support SINGLE_NODE_MULTI_WRITER alone";
+    let Some(made) = kit.ok_or_refused(request, &[Code::InvalidArgument], why).await? else { return Ok(()) };
+    let used = kit.bring_in(&volume_of(&made)?, kit.kind(), mode).await?;
+    kit.publish(&used, "pod").await?;
+    let other = used.publish_request(kit, "other").await?;
+    let why = "the volume is published at another target_path, and its access mode is SINGLE_NODE_SINGLE_WRITER";
     kit.refused(other, &[Code::FailedPrecondition], why).await
 }
 

@@ -15,6 +15,8 @@ use crate::mutant::Mutant;
 
 const MIB: i64 = 1 << 20;
 const LARGEST: i64 = 1 << 40;
+/// How long a mutant stands where it must not be killed.
+pub(super) const WINDOW: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// A name that is allowed.
 fn check_name(plugin: &Plugin, name: &str) -> Result<(), Status> {
@@ -147,6 +149,14 @@ impl Plugin {
         let capacity = self.choose(request.capacity_range.as_ref(), source.as_ref().map_or(0, |(size, _)| *size))?;
         let id = state.id('v');
         let path = self.volume_path(&id);
+        if self.is(Mutant::RecordsBeforeItMakes) {
+            let parameters = request.parameters.clone().into_iter().collect();
+            let source = Source::of(request.volume_content_source.as_ref());
+            let early = Volume { id: id.clone(), name: request.name.clone(), capacity, block, parameters, source };
+            state.volumes.insert(id.clone(), early);
+            self.save(state);
+            std::thread::sleep(WINDOW);
+        }
         match &source {
             Some((_, from)) if self.is(Mutant::CopySharesData) => {
                 std::os::unix::fs::symlink(from, &path).map_err(failed)?;
@@ -299,6 +309,13 @@ impl Controller for Plugin {
         let published = state.published.values().any(|own| own.volume == id);
         if state.attached.contains_key(&id) || published {
             return Err(Status::failed_precondition("the volume is published"));
+        }
+        if self.is(Mutant::DeletesTheDataFirst) && state.volumes.contains_key(&id) {
+            if !self.volume_path(&id).exists() {
+                return Err(Status::internal("the data is not there"));
+            }
+            disk::remove(&self.volume_path(&id)).map_err(failed)?;
+            std::thread::sleep(WINDOW);
         }
         if let Some(volume) = state.volumes.remove(&id) {
             self.save(&state);

@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use tonic::Status;
 
@@ -67,8 +69,13 @@ pub(super) fn bind(from: &Path, target: &Path, readonly: bool, noatime: bool) ->
 
 /// Unmounts all that lies at a target, and removes it.
 pub(super) fn unbind(target: &Path, keeps: bool) -> io::Result<()> {
+    let start = Instant::now();
     while is_mounted(target)? {
-        unmount(target, UnmountFlags::NOFOLLOW)?;
+        match unmount(target, UnmountFlags::NOFOLLOW) {
+            // A program that another test starts in this process has the open files of all until it runs.
+            Err(Errno::BUSY) if start.elapsed() < Duration::from_secs(10) => std::thread::yield_now(),
+            unmounted => unmounted?,
+        }
     }
     if keeps {
         return Ok(());

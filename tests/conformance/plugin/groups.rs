@@ -85,7 +85,13 @@ impl GroupController for Plugin {
         let mut snapshots = Vec::new();
         for source in &request.source_volume_ids {
             match self.cut(&mut state, source, &format!("{id} {source}"), &id) {
-                Ok(snapshot) => snapshots.push(snapshot.id),
+                Ok(snapshot) => {
+                    snapshots.push(snapshot.id);
+                    if self.is(Mutant::KeepsHalfAGroup) {
+                        self.save(&state);
+                        std::thread::sleep(super::controller::WINDOW);
+                    }
+                }
                 Err(_) if self.is(Mutant::GroupOfUnknownMember) => {}
                 Err(refused) => {
                     self.save(&state);

@@ -192,7 +192,8 @@ impl Node for Plugin {
         });
         let strict = self.is(Mutant::SecondWriterRefused)
             && state.published.values().any(|known| known.volume == request.volume_id);
-        if (elsewhere && !self.is(Mutant::SecondTargetAccepted)) || strict {
+        let lenient = [Mutant::SecondTargetAccepted, Mutant::SecondTargetOfASingleWriter];
+        if (elsewhere && !lenient.iter().any(|own| self.is(*own))) || strict {
             return Err(Status::failed_precondition("it is published at another target"));
         }
         state.published.insert(request.target_path.clone(), own);
