@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub(super) struct Kit {
     run: String,
     serial: AtomicU64,
     undo: Mutex<Vec<Undo>>,
+    last: Mutex<String>,
+    dead: AtomicBool,
     started: Option<Started>,
     pub(super) chance: super::started::Chance,
     pub(super) before: super::cases::Before,
@@ -89,6 +91,8 @@ impl Kit {
             folder,
             serial: AtomicU64::new(0),
             undo: Mutex::default(),
+            last: Mutex::default(),
+            dead: AtomicBool::new(false),
             started,
             chance: super::started::Chance::new(seed),
             before: super::cases::Before::default(),
@@ -105,6 +109,20 @@ impl Kit {
 
     pub(super) fn started(&self) -> Option<&Started> {
         self.started.as_ref()
+    }
+
+    /// What was sent last, for a plugin that ended by it.
+    pub(super) fn last_call(&self) -> String {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The plugin has ended, and does not start again.
+    pub(super) fn set_dead(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
     }
 
     pub(super) fn may_kill(&self) -> bool {
@@ -173,6 +191,9 @@ impl Kit {
     pub(super) async fn send<C: Tracked>(&self, request: C) -> Result<C::Answer, Status> {
         let request = self.complete(request);
         request.begun().into_iter().for_each(|undo| self.note(undo));
+        if self.may_kill() {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = format!("{} {request:?}", C::NAME);
+        }
         let answer = self.plugin().send(request.clone()).await;
         match &answer {
             Ok(answer) => request.done(answer, &mut self.noted()),
@@ -262,8 +283,8 @@ impl Kit {
     /// Takes back all that is noted, the last thing first; what could not be.
     pub(super) async fn undo_all(&self) -> Vec<String> {
         let mut left = Vec::new();
-        loop {
-            let Some(undo) = self.noted().pop() else { return left };
+        let all = std::mem::take(&mut *self.noted());
+        for undo in all.into_iter().rev() {
             let text = undo.to_string();
             if let Err(stop) = self.undo(undo).await {
                 left.push(match stop {
@@ -272,6 +293,9 @@ impl Kit {
                 });
             }
         }
+        // What was noted meanwhile is what could not be taken back just now.
+        self.noted().clear();
+        left
     }
 
     async fn undo(&self, undo: Undo) -> Checked {

@@ -144,16 +144,36 @@ async fn find_kinds(kit: &Kit) -> Vec<Kind> {
 
 async fn one(kit: &Kit, case: &Case, interrupt: &Interrupt) -> Outcome {
     let begin = Instant::now();
-    let checked = match case.lack(kit) {
+    let dead = kit.is_dead().then(|| "the plugin ended, and does not start again".to_owned());
+    let checked = match dead.or_else(|| case.lack(kit)) {
         Some(reason) => Err(Stop::Skipped(reason)),
         None => tokio::select! {
             checked = (case.run)(kit) => checked,
             () = interrupt.raised() => Err(Stop::Skipped("interrupted".to_owned())),
         },
     };
-    let left = kit.undo_all().await;
-    let verdict = verdict(case, checked, &left);
+    let crashed = if kit.is_dead() { None } else { crashed(kit).await };
+    let left = if kit.is_dead() { Vec::new() } else { kit.undo_all().await };
+    let verdict = match crashed {
+        Some(failure) => Verdict::Failed(failure),
+        None => verdict(case, checked, &left),
+    };
     Outcome { name: case.name, section: case.section, strength: case.strength, verdict, micros: micros(begin) }
+}
+
+/// Whether the plugin that the kit has started ended by itself in the case; then it is started again, for the next one.
+async fn crashed(kit: &Kit) -> Option<Failure> {
+    let started = kit.started()?;
+    if !started.ends(&kit.plugin()).await {
+        return None;
+    }
+    let came = format!("the plugin ended by itself; it printed: {}", started.last_words());
+    match started.restart().await {
+        Ok(plugin) => kit.replace_plugin(plugin),
+        Err(_) => kit.set_dead(),
+    }
+    let wants = "a plugin that goes on serving, whatever it is sent".to_owned();
+    Some(Failure { sent: format!("the last call: {}", kit.last_call()), came, wants })
 }
 
 fn verdict(case: &Case, checked: Checked, left: &[String]) -> Verdict {

@@ -43,15 +43,11 @@ impl Started {
 
     /// Sends SIGKILL to all of it, and waits for its end.
     pub(super) fn kill(&self) -> io::Result<()> {
-        self.end(Signal::KILL)
-    }
-
-    fn end(&self, signal: Signal) -> io::Result<()> {
         let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         if let Some(group) = group {
             // A group that has ended by itself is what is wanted.
-            let _ended = kill_process_group(group, signal);
+            let _ended = kill_process_group(group, Signal::KILL);
         }
         child.wait().map(drop)
     }
@@ -66,14 +62,37 @@ impl Started {
     pub(super) async fn connect(&self) -> crate::client::Result<Plugin> {
         let start = Instant::now();
         loop {
-            let connected = Plugin::connect(&self.endpoint, STARTING.saturating_sub(start.elapsed())).await;
-            match connected {
+            if self.has_ended() {
+                return Err(crate::client::Error::local("the plugin ended at once, see", &self.log, self.last_words()));
+            }
+            // In short tries, so that a plugin that has ended is not waited for.
+            match Plugin::connect(&self.endpoint, Duration::from_millis(100)).await {
                 Ok(plugin) if plugin.probe().await.unwrap_or(false) => return Ok(plugin),
                 Err(error) if start.elapsed() > STARTING => return Err(error),
                 Ok(plugin) if start.elapsed() > STARTING => return Ok(plugin),
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
+    }
+
+    /// Whether it has ended without being killed.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
+    }
+
+    /// Whether it has ended by itself, or does so shortly: its socket is closed before the process is gone.
+    pub(super) async fn ends(&self, plugin: &Plugin) -> bool {
+        let start = Instant::now();
+        while !self.has_ended() {
+            let gone = plugin.probe().await.err().and_then(|error| error.code());
+            let broken = matches!(gone, Some(tonic::Code::Unavailable | tonic::Code::Unknown));
+            if !broken || start.elapsed() > STARTING / 6 {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        true
     }
 
     /// The end of what the plugin has printed.

@@ -161,7 +161,7 @@ mutants! {
     NewGroupEachTime => "group/again",
     GroupIgnoresOtherMembers => "group/again-other-members",
     GroupOfUnknownMember => "group/unknown-member",
-    GroupLeaksMembers => "group/unknown-member",
+    GroupLeaksMembers => "group/unknown-member-leaks",
     GroupWithoutName => "group/required-fields",
     DeletesGroupWithoutId => "group/required-fields",
     GetGroupWithoutMembers => "group/get",
@@ -194,5 +194,13 @@ mutants! {
     ForgetsTargetsOnRestart => "crash/mount/between-node-calls",
     RecordsBeforeItMakes => "crash/within-create",
     DeletesTheDataFirst => "crash/within-delete",
+    EndsByItself => "list-volumes/negative-max-entries",
     KeepsHalfAGroup => "crash/within-group",
+}
+
+impl Mutant {
+    /// Whether it must be a process of its own, which ends or is killed.
+    pub(crate) fn is_a_process(self, case: &str) -> bool {
+        case.starts_with("crash/") || self == Self::EndsByItself
+    }
 }

@@ -412,6 +412,9 @@ impl Controller for Plugin {
 
     async fn list_volumes(&self, request: Request<ListVolumesRequest>) -> Answer<ListVolumesResponse> {
         let ListVolumesRequest { max_entries, starting_token } = request.into_inner();
+        if max_entries < 0 && self.is(Mutant::EndsByItself) {
+            std::process::exit(1);
+        }
         let state = self.state();
         let mut all: Vec<_> = state
             .volumes
