@@ -1,15 +1,15 @@
-//! The rules that the plugin can break, one at a time, and the case that must tell.
+//! The rules that the plugin can break, one at a time, and the cases each of which must tell.
 
 macro_rules! mutants {
-    ($($mutant:ident => $case:literal,)*) => {
+    ($($mutant:ident => $($case:literal)|+,)*) => {
         /// A broken rule.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Mutant {
             $($mutant),*
         }
 
-        /// All of them, each with its case.
-        pub(crate) const ALL: &[(Mutant, &str)] = &[$((Mutant::$mutant, $case)),*];
+        /// All of them, each with its cases.
+        pub(crate) const ALL: &[(Mutant, &str)] = &[$($((Mutant::$mutant, $case)),+),*];
     };
 }
 
@@ -35,13 +35,12 @@ mutants! {
     NewIdEachCreate => "create-volume/again",
     NoCapacityOnRetry => "create-volume/again",
     ContextChanges => "create-volume/again",
-    IgnoresSizeOnRetry => "create-volume/again-larger",
+    IgnoresSizeOnRetry => "create-volume/again-larger" | "create-volume/again-smaller-limit",
     IgnoresParametersOnRetry => "create-volume/again-other-parameters",
     IgnoresSourceOnRetry => "create-volume/again-other-source",
     LooksBeforeItLocks => "create-volume/at-once",
-    HalfMadeWithoutClient => "create-volume/client-gone",
     RoundsOverTheLimit => "create-volume/exact-size",
-    AcceptsLimitBelowRequired => "create-volume/limit-below-required",
+    AcceptsLimitBelowRequired => "create-volume/limit-below-required" | "expand/limit-below-required",
     AcceptsNegativeSize => "create-volume/negative-size",
     AcceptsTooLarge => "create-volume/too-large",
     RefusesUnicode => "create-volume/names",
@@ -95,7 +94,7 @@ mutants! {
     PublishDoesNothing => "node/mount/life",
     UnpublishLeavesTarget => "node/mount/life",
     BlockIsAFile => "node/block/life",
-    ReadonlyIsWritable => "node/mount/readonly",
+    ReadonlyIsWritable => "node/mount/readonly" | "node/block/readonly",
     IgnoresMountFlags => "node/mount/flags",
     RefusesLongPaths => "node/mount/long-paths",
     NegativeStats => "node/mount/stats",
@@ -103,14 +102,14 @@ mutants! {
     StatsOfAnyPath => "node/mount/stats",
     SecondWriterRefused => "node/mount/single-node-writer",
     NodeExpandEmptiesTheVolume => "node/mount/expand",
-    StageTwiceFails => "stage/mount/again",
+    StageTwiceFails => "stage/mount/again" | "stage/block/again",
     StageStacksMounts => "stage/mount/again",
     PublishTwiceFails => "publish/mount/again",
     PublishStacksMounts => "publish/block/again",
     PublishIgnoresReadonly => "publish/again-readonly",
     SecondTargetAccepted => "publish/second-target",
     SecondTargetOfASingleWriter => "publish/second-target-single-writer",
-    UnpublishTwiceFails => "unpublish/mount/again",
+    UnpublishTwiceFails => "unpublish/mount/again" | "unpublish/block/again",
     UnstageTwiceFails => "unstage/again",
     PublishesAtOnceTwice => "publish/at-once",
     StagesWithoutId => "stage/required-fields",
@@ -125,7 +124,7 @@ mutants! {
     StagesUnknown => "stage/not-found",
     PublishesUnknown => "publish/not-found",
     NodeExpandsUnknown => "node-expand/not-found",
-    UnstageEmptiesTheVolume => "content/mount/next-publish",
+    UnstageEmptiesTheVolume => "content/mount/next-publish" | "content/block/next-publish",
     SnapshotWithoutTime => "create-snapshot/answer",
     SnapshotWithoutSource => "create-snapshot/answer",
     SnapshotTimeIsNow => "create-snapshot/again",
@@ -135,7 +134,7 @@ mutants! {
     SnapshotsWithoutSourceId => "create-snapshot/required-fields",
     DeletesSnapshotWithoutId => "delete-snapshot/required-fields",
     DeleteUnknownSnapshotFails => "delete-snapshot/unknown",
-    DeleteSnapshotDoesNothing => "delete-snapshot/again",
+    DeleteSnapshotDoesNothing => "delete-snapshot/again" | "end/snapshots",
     IgnoresSnapshotFilter => "list-snapshots/filters",
     FilterGivesTheFirstOnly => "list-snapshots/filters",
     UnknownFilterFails => "list-snapshots/filters",
@@ -149,10 +148,10 @@ mutants! {
     SnapshotsGoWithTheirVolume => "snapshot/source-deleted",
     RefusesRetriedClone => "clone/again",
     NoContentSource => "restore/again",
-    AcceptsUnknownSource => "restore/source-not-found",
-    AcceptsSmallerCopy => "clone/smaller",
-    CopyIsEmpty => "restore/mount/content",
-    CopySharesData => "clone/mount/content",
+    AcceptsUnknownSource => "restore/source-not-found" | "clone/source-not-found",
+    AcceptsSmallerCopy => "restore/smaller" | "clone/smaller",
+    CopyIsEmpty => "restore/mount/content" | "restore/block/content" | "restore/mount/larger" | "clone/mount/larger" | "restore/mount/beside" | "clone/mount/beside",
+    CopySharesData => "clone/mount/content" | "clone/block/content",
     CopyKeepsSourceSize => "restore/block/larger",
     GroupWithoutAMember => "group/answer",
     GroupMemberOfAnother => "group/answer",
@@ -167,7 +166,7 @@ mutants! {
     GetGroupWithoutMembers => "group/get",
     GetsUnknownGroup => "group/get-not-found",
     GroupIgnoresMismatch => "group/mismatch",
-    DeleteUnknownGroupFails => "group/delete-unknown",
+    DeleteUnknownGroupFails => "group/delete-unknown" | "group/delete-again",
     GroupDeleteLeavesMembers => "group/members-listed-and-deleted",
     GroupMembersNotListed => "group/members-listed-and-deleted",
     MetadataMissesTheLast => "metadata/allocated",
@@ -179,8 +178,8 @@ mutants! {
     MetadataOfUnknown => "metadata/not-found",
     MetadataWithoutId => "metadata/required-fields",
     DeltaForgetsOverwrites => "metadata/delta",
-    HealthWithoutId => "health/volume-required-fields",
-    HealthOfUnknown => "health/volume-not-found",
+    HealthWithoutId => "health/volume-required-fields" | "health/node-volume-required-fields",
+    HealthOfUnknown => "health/volume-not-found" | "health/node-volume-not-found",
     HealthOfAnother => "health/volume",
     HealthTwiceTheSame => "health/list",
     HealthReasonIsASentence => "health/node-volume",
@@ -188,6 +187,21 @@ mutants! {
     HealthAcceptsAnyToken => "health/list-invalid-token",
     HealthAcceptsNegative => "health/list-negative-max-entries",
     StorageHealthWithoutReason => "health/storage",
+    NeedsASize => "create-volume/without-size",
+    ConfirmsWhatItRefuses => "validate/not-supported",
+    BusyIsInternal => "create-volume/at-once" | "delete-volume/at-once" | "expand/at-once" | "create-snapshot/at-once" | "stage/at-once" | "publish/at-once",
+    HalfDoneWithoutClient => "create-volume/client-gone" | "delete-volume/client-gone" | "expand/client-gone" | "publish/client-gone" | "unpublish/client-gone" | "create-snapshot/client-gone" | "restore/client-gone" | "clone/client-gone" | "group/client-gone",
+    LateDeleteMeetsTheSuccessor => "delete-volume/name-again",
+    ComparesTheExactSize => "expand/create-again",
+    ModifyTwiceFails => "modify/again",
+    RefusesMutableOnCreate => "modify/create-with",
+    TokenOfADeletedVolumeFails => "list-volumes/pages-under-change",
+    OnlineExpansionRefused => "node/mount/expand-online",
+    UnpublishOfUnknownIsInternal => "unpublish/not-found",
+    VolumesShareData => "content/mount/own" | "content/block/own",
+    DeleteKeepsTheData => "content/mount/name-again" | "content/block/name-again",
+    GroupMembersAreEmpty => "group/content",
+    UnpublishLeavesTheMount => "end/mounts" | "end/folders",
     ForgetsOnRestart => "crash/between-calls",
     ForgetsNamesOnRestart => "crash/between-calls",
     ForgetsSnapshotsOnRestart => "crash/between-snapshots",

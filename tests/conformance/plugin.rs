@@ -12,7 +12,7 @@ mod metadata;
 mod node;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -38,6 +38,8 @@ pub(crate) struct Plugin {
     root: PathBuf,
     mutant: Option<Mutant>,
     state: Arc<Mutex<State>>,
+    /// The RPCs that are in the middle of their work.
+    busy: Arc<Mutex<HashSet<&'static str>>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -59,7 +61,7 @@ impl Plugin {
             Some(Mutant::ForgetsTargetsOnRestart) => state.published.clear(),
             _ => {}
         }
-        Self { root: root.to_owned(), mutant, state: Arc::new(Mutex::new(state)) }
+        Self { root: root.to_owned(), mutant, state: Arc::new(Mutex::new(state)), busy: Arc::default() }
     }
 
     /// Serves until the future is dropped.
@@ -86,6 +88,27 @@ impl Plugin {
 
     fn save(&self, state: &State) {
         state.write(&self.root);
+    }
+
+    /// The middle of the work of an RPC, for mutants that are met or left there.
+    async fn middle(&self, rpc: &'static str) -> Result<(), Status> {
+        const LONG: std::time::Duration = std::time::Duration::from_millis(5);
+        if self.is(Mutant::HalfDoneWithoutClient) {
+            if !self.busy.lock().unwrap().insert(rpc) {
+                return Err(Status::internal("an earlier call has left it half done"));
+            }
+            // Dropped here where the client goes.
+            tokio::time::sleep(LONG).await;
+            self.busy.lock().unwrap().remove(rpc);
+        }
+        if self.is(Mutant::BusyIsInternal) {
+            if !self.busy.lock().unwrap().insert(rpc) {
+                return Err(Status::internal("another call has it"));
+            }
+            tokio::time::sleep(LONG).await;
+            self.busy.lock().unwrap().remove(rpc);
+        }
+        Ok(())
     }
 
     fn volume_path(&self, id: &str) -> PathBuf {

@@ -76,8 +76,11 @@ impl Plugin {
 
     fn same(&self, volume: &Volume, request: &CreateVolumeRequest) -> Result<bool, Status> {
         let range = request.capacity_range.unwrap_or_default();
-        let fits =
-            volume.capacity >= range.required_bytes && (range.limit_bytes == 0 || volume.capacity <= range.limit_bytes);
+        let enough = match self.is(Mutant::ComparesTheExactSize) {
+            true => volume.capacity == range.required_bytes,
+            false => volume.capacity >= range.required_bytes,
+        };
+        let fits = enough && (range.limit_bytes == 0 || volume.capacity <= range.limit_bytes);
         let parameters: BTreeMap<_, _> = request.parameters.clone().into_iter().collect();
         let block = is_block(&request.volume_capabilities[0])?;
         let source = Source::of(request.volume_content_source.as_ref());
@@ -100,6 +103,15 @@ impl Plugin {
         };
         if blocks.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err(Status::invalid_argument("a volume is a folder or a device"));
+        }
+        if request.capacity_range.is_none() && self.is(Mutant::NeedsASize) {
+            return Err(Status::invalid_argument("capacity_range is required"));
+        }
+        if blocks.contains(&true) && self.is(Mutant::ConfirmsWhatItRefuses) {
+            return Err(Status::invalid_argument("there are no block volumes"));
+        }
+        if !request.mutable_parameters.is_empty() && self.is(Mutant::RefusesMutableOnCreate) {
+            return Err(Status::invalid_argument("there are no mutable parameters"));
         }
         if request.parameters.keys().any(|key| key != "class") {
             return Err(Status::invalid_argument("the only parameter is class"));
@@ -144,6 +156,11 @@ impl Plugin {
         }
     }
 
+    /// Where a mutant keeps the data of a volume that is gone.
+    fn kept(&self, name: &str) -> std::path::PathBuf {
+        self.root.join(format!("kept {}", name.replace('/', "_")))
+    }
+
     fn make(&self, state: &mut State, request: &CreateVolumeRequest, block: bool) -> Result<Volume, Status> {
         let source = self.source(state, request, block)?;
         let capacity = self.choose(request.capacity_range.as_ref(), source.as_ref().map_or(0, |(size, _)| *size))?;
@@ -160,6 +177,16 @@ impl Plugin {
         match &source {
             Some((_, from)) if self.is(Mutant::CopySharesData) => {
                 std::os::unix::fs::symlink(from, &path).map_err(failed)?;
+            }
+            None if self.is(Mutant::VolumesShareData) => {
+                let shared = self.root.join(if block { "shared-block" } else { "shared-mount" });
+                if !shared.exists() {
+                    disk::make(&shared, block, capacity).map_err(failed)?;
+                }
+                std::os::unix::fs::symlink(shared, &path).map_err(failed)?;
+            }
+            None if self.kept(&request.name).exists() => {
+                std::fs::rename(self.kept(&request.name), &path).map_err(failed)?;
             }
             Some((_, from)) if !self.is(Mutant::CopyIsEmpty) => disk::copy(from, &path).map_err(failed)?,
             _ => disk::make(&path, block, capacity).map_err(failed)?,
@@ -205,6 +232,18 @@ fn check_mutable(plugin: &Plugin, parameters: &HashMap<String, String>) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+/// A page whose token is the last id of the one before, which must still be there.
+fn after(state: &State, most: usize, token: &str) -> Answer<ListVolumesResponse> {
+    if !token.is_empty() && !state.volumes.contains_key(token) {
+        return Err(Status::internal(format!("there is no volume {token} to go on from")));
+    }
+    let rest: Vec<_> = state.volumes.values().filter(|own| own.id.as_str() > token).collect();
+    let more = rest.len() > most;
+    let next_token = rest.get(most.wrapping_sub(1)).filter(|_| more).map(|own| own.id.clone()).unwrap_or_default();
+    let entry = |own: &&Volume| list_volumes_response::Entry { volume: Some(own.to_wire()), status: None };
+    ok(ListVolumesResponse { entries: rest.iter().take(most).map(entry).collect(), next_token })
 }
 
 fn no_volume(id: &str) -> Status {
@@ -257,16 +296,7 @@ impl Controller for Plugin {
             request.name = request.name.to_lowercase();
         }
         let block = self.check_create(&request).map_err(|refused| self.spoiled(refused))?;
-        if self.is(Mutant::HalfMadeWithoutClient) {
-            let half = self.volume_path("half");
-            if half.exists() {
-                return Err(Status::internal("another call has left something half made"));
-            }
-            std::fs::create_dir(&half).map_err(failed)?;
-            // Dropped here where the client goes.
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            std::fs::remove_dir(&half).map_err(failed)?;
-        }
+        self.middle("CreateVolume").await?;
         let known = |state: &State| state.volumes.values().find(|own| own.name == request.name).cloned();
         let found = known(&self.state());
         if self.is(Mutant::LooksBeforeItLocks) {
@@ -296,6 +326,7 @@ impl Controller for Plugin {
     async fn delete_volume(&self, request: Request<DeleteVolumeRequest>) -> Answer<DeleteVolumeResponse> {
         let id = request.into_inner().volume_id;
         self.required("volume_id", &id, Mutant::DeletesWithoutId)?;
+        self.middle("DeleteVolume").await?;
         let mut state = self.state();
         if self.is(Mutant::DeleteDoesNothing) {
             return ok(DeleteVolumeResponse {});
@@ -320,10 +351,19 @@ impl Controller for Plugin {
         if let Some(volume) = state.volumes.remove(&id) {
             self.save(&state);
             let path = self.volume_path(&volume.id);
-            disk::remove(&path).map_err(failed)?;
+            match self.is(Mutant::DeleteKeepsTheData) {
+                true => std::fs::rename(&path, self.kept(&volume.name)).map_err(failed)?,
+                false => disk::remove(&path).map_err(failed)?,
+            }
+            state.gone.insert(volume.id, volume.name);
             if self.is(Mutant::SnapshotsGoWithTheirVolume) {
                 state.snapshots.retain(|_, own| own.source != id);
             }
+        }
+        if self.is(Mutant::LateDeleteMeetsTheSuccessor)
+            && let Some(name) = state.gone.get(&id).cloned()
+        {
+            state.volumes.retain(|_, own| own.name != name);
         }
         ok(DeleteVolumeResponse {})
     }
@@ -395,7 +435,7 @@ impl Controller for Plugin {
         };
         let mut fits = true;
         for capability in &request.volume_capabilities {
-            fits &= is_block(capability)? == volume.block;
+            fits &= is_block(capability)? == volume.block || self.is(Mutant::ConfirmsWhatItRefuses);
         }
         let mut confirmed = validate_volume_capabilities_response::Confirmed {
             volume_context: request.volume_context,
@@ -430,6 +470,9 @@ impl Controller for Plugin {
         }
         if self.is(Mutant::ListsWithoutLast) {
             all.pop();
+        }
+        if self.is(Mutant::TokenOfADeletedVolumeFails) && max_entries > 0 {
+            return after(&state, usize::try_from(max_entries).unwrap(), &starting_token);
         }
         let most = if self.is(Mutant::IgnoresMaxEntries) { 0 } else { max_entries };
         let checks = (!self.is(Mutant::AcceptsAnyToken), !self.is(Mutant::AcceptsNegativeMaxEntries));
@@ -485,7 +528,12 @@ impl Controller for Plugin {
         self.required("volume_id", &request.volume_id, Mutant::ExpandsWithoutId)?;
         let range = request.capacity_range.ok_or_else(|| Status::invalid_argument("capacity_range is required"))?;
         self.check_range(Some(&range))?;
+        self.middle("ControllerExpandVolume").await?;
         let mut state = self.state();
+        let published = state.published.values().any(|own| own.volume == request.volume_id);
+        if published && self.is(Mutant::OnlineExpansionRefused) {
+            return Err(Status::failed_precondition("the volume is published"));
+        }
         let path = self.volume_path(&request.volume_id);
         let Some(volume) = state.volumes.get_mut(&request.volume_id) else {
             return match self.is(Mutant::ExpandsUnknown) || self.is(Mutant::ExpandsWithoutId) {
@@ -527,6 +575,9 @@ impl Controller for Plugin {
         if !known && !self.is(Mutant::ModifiesUnknown) && !self.is(Mutant::ModifiesWithoutId) {
             return Err(no_volume(&request.volume_id));
         }
+        if self.is(Mutant::ModifyTwiceFails) && !self.busy.lock().unwrap().insert("ControllerModifyVolume") {
+            return Err(Status::internal("it is modified already"));
+        }
         ok(ControllerModifyVolumeResponse {})
     }
 
@@ -553,6 +604,7 @@ impl Controller for Plugin {
     }
 
     async fn create_snapshot(&self, request: Request<CreateSnapshotRequest>) -> Answer<CreateSnapshotResponse> {
+        self.middle("CreateSnapshot").await?;
         self.snapshot(request.into_inner())
     }
 

@@ -32,7 +32,9 @@ impl Plugin {
         };
         let volume = volume.ok_or_else(|| Status::not_found(format!("there is no volume {source}")))?;
         let id = state.id('s');
-        if self.is(Mutant::SnapshotFollowsItsSource) {
+        if self.is(Mutant::GroupMembersAreEmpty) && !group.is_empty() {
+            disk::make(&self.snapshot_path(&id), volume.block, volume.capacity).map_err(failed)?;
+        } else if self.is(Mutant::SnapshotFollowsItsSource) {
             std::os::unix::fs::symlink(self.volume_path(&volume.id), self.snapshot_path(&id)).map_err(failed)?;
         } else {
             disk::copy(&self.volume_path(&volume.id), &self.snapshot_path(&id)).map_err(failed)?;

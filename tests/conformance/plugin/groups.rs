@@ -67,6 +67,7 @@ impl GroupController for Plugin {
         if request.source_volume_ids.is_empty() {
             return Err(Status::invalid_argument("source_volume_ids is required"));
         }
+        self.middle("CreateVolumeGroupSnapshot").await?;
         let mut state = self.state();
         let known = state.groups.values().find(|own| own.name == request.name).cloned();
         if let Some(group) = known.filter(|_| !self.is(Mutant::NewGroupEachTime)) {

@@ -107,6 +107,7 @@ impl Node for Plugin {
         self.required("volume_id", &request.volume_id, Mutant::StagesWithoutId)?;
         self.required("staging_target_path", &request.staging_target_path, Mutant::StagesWithoutId)?;
         self.check_capability(request.volume_capability.as_ref(), Mutant::StagesWithoutCapability)?;
+        self.middle("NodeStageVolume").await?;
         let mut state = self.state();
         let volume = state.volumes.get(&request.volume_id).cloned();
         let Some(volume) = volume else {
@@ -160,6 +161,7 @@ impl Node for Plugin {
         if [&request.volume_id, &request.target_path].iter().any(|own| own.is_empty()) {
             return ok(NodePublishVolumeResponse {});
         }
+        self.middle("NodePublishVolume").await?;
         if self.is(Mutant::PublishesAtOnceTwice) {
             let mounted = disk::is_mounted(Path::new(&request.target_path)).map_err(failed)?;
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -211,7 +213,14 @@ impl Node for Plugin {
         let request = request.into_inner();
         self.required("volume_id", &request.volume_id, Mutant::UnpublishesWithoutId)?;
         self.required("target_path", &request.target_path, Mutant::UnpublishesWithoutId)?;
+        self.middle("NodeUnpublishVolume").await?;
         let mut state = self.state();
+        if self.is(Mutant::UnpublishLeavesTheMount) {
+            return ok(NodeUnpublishVolumeResponse {});
+        }
+        if self.is(Mutant::UnpublishOfUnknownIsInternal) && !state.volumes.contains_key(&request.volume_id) {
+            return Err(Status::internal("there is no such volume"));
+        }
         if !state.published.contains_key(&request.target_path) {
             return match self.is(Mutant::UnpublishTwiceFails) {
                 true => Err(Status::internal("it is not published")),

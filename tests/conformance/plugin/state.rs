@@ -14,6 +14,8 @@ pub(super) struct State {
     pub(super) volumes: BTreeMap<String, Volume>,
     pub(super) snapshots: BTreeMap<String, Snapshot>,
     pub(super) groups: BTreeMap<String, Group>,
+    /// The names of volumes that are gone, by their ids.
+    pub(super) gone: BTreeMap<String, String>,
     /// By volume: whether read-only.
     pub(super) attached: BTreeMap<String, bool>,
     /// By staging path: the volume.
