@@ -3,15 +3,21 @@
 use anyhow::{Result, ensure};
 use dunnage::client::{Endpoint, Interrupt};
 use dunnage::conformance::{self, Options, Params, Quiet, Report};
-use dunnage_test_common::{Need, Setup, can_run};
+use dunnage_test_common::{Need, Setup, can_run, mount_new};
 
 use crate::wrong;
 
 const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
 
+/// A disk of the backend's own.
+type Disk<'a> = Option<&'a [&'a str]>;
+
 /// Serves one backend by the kit's own start, and runs all cases with these parameters.
-fn test(driver: &str, keys: &str, params: &str) -> Result<Report> {
+fn test((driver, disk): (&str, Disk<'_>), keys: &str, params: &str) -> Result<Report> {
     let setup = Setup::new()?.backend("tested", driver, keys)?;
+    if let Some(mkfs) = disk {
+        mount_new(&setup.scratch().path().join("disk"), 2048, &setup.root("tested"), mkfs, "loop")?;
+    }
     let host = setup.prepare(DUNNAGE)?;
     host.init()?;
     let folder = host.setup().scratch().folder("paths")?;
@@ -43,7 +49,7 @@ fn dir_is_conformant() -> Result<()> {
     if !can_run("dir_is_conformant", &[Need::Root])? {
         return Ok(());
     }
-    passes(&test("dir", "quota: none", "{size: 4MiB, kills: 10}")?, 60)
+    passes(&test(("dir", None), "quota: none", "{size: 4MiB, kills: 10}")?, 60)
 }
 
 #[test]
@@ -51,5 +57,28 @@ fn image_is_conformant_with_file_systems_and_raw_block() -> Result<()> {
     if !can_run("image_is_conformant", &[Need::Root, Need::Program("mkfs.ext4")])? {
         return Ok(());
     }
-    passes(&test("image", "", "{size: 16MiB, kills: 8, mount_flags: [noatime]}")?, 70)
+    passes(&test(("image", None), "", "{size: 16MiB, kills: 8, mount_flags: [noatime]}")?, 70)
+}
+
+#[test]
+fn image_on_a_reflink_file_system_is_conformant_with_its_snapshots_and_clones() -> Result<()> {
+    if !can_run("image_on_a_reflink_file_system", &[Need::Root, Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    passes(&test(("image", Some(&["mkfs.xfs", "-q"])), "", "{size: 16MiB, kills: 8}")?, 110)
+}
+
+#[test]
+fn btrfs_is_conformant() -> Result<()> {
+    if !can_run("btrfs_is_conformant", &[Need::Root, Need::Program("mkfs.btrfs")])? {
+        return Ok(());
+    }
+    let params = "
+size: 16MiB
+kills: 8
+parameters: {compression: zstd}
+other_parameters: {compression: lzo}
+mutable_parameters: [{compression: lzo}, {compression: zstd}]
+";
+    passes(&test(("btrfs", Some(&["mkfs.btrfs", "-q"])), "", params)?, 100)
 }
