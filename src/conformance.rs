@@ -4,7 +4,7 @@
 //! - [`Params`]: what the person knows and the plugin does not advertise: class parameters, secrets, sizes, folders.
 //! - [`Case`]: one rule with the section that it stands in, and what the plugin must advertise for it to apply. Cases lie
 //!   in `cases/`, one file for each area; each reads like its paragraph of the specification.
-//! - [`Kit`](kit::Kit): what a case has in its hands: calls whose answers are checked, volumes that are brought to this
+//! - `Kit`: what a case has in its hands: calls whose answers are checked, volumes that are brought to this
 //!   node, content that is written and compared. It notes what was made before it is made, and takes all of it back
 //!   after the case; what cannot be taken back fails the case.
 //! - [`run`]: connects, finds out what the plugin can, goes through the cases, and gives a [`Report`].
