@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod completions;
 mod config_file;
+mod conformance;
 mod demo;
 mod guard;
 mod init;
@@ -85,6 +86,7 @@ commands! {
     check::Check,
     demo::Demo,
     bench::Bench,
+    conformance::Conformance,
     schema::Schema,
     completions::Completions,
     #[command(hide = true)]

@@ -4,7 +4,7 @@
 //! else and is gone with the process. [`run`] makes a place for everything, has the host started there, plays the
 //! orchestrator over its sockets, and shows that nothing is left.
 
-mod left;
+pub(crate) mod left;
 mod namespaces;
 mod place;
 mod render;

@@ -4,6 +4,7 @@
 //! plugin has another, which waits for its backends and then serves its socket. So a backend that does not open, or
 //! dies later, is reported, and the others run; and so is an address of metrics and health that is taken.
 
+mod alone;
 mod backend;
 mod gauges;
 mod health;

@@ -45,7 +45,6 @@ use std::sync::Arc;
 
 use dunnage_driver_api::{Error, Result, Tool, VolumeId};
 
-pub use health::{HealthFinding, HealthStatus};
 pub use hold::Still;
 pub(crate) use hold::{Guards, watch as watch_frozen};
 pub(crate) use kernel::check as check_kernel;

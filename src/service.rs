@@ -15,6 +15,7 @@ mod snapshots;
 mod storage_health;
 #[cfg(test)]
 mod tests;
+mod volume_health;
 
 use std::path::PathBuf;
 use std::sync::Arc;

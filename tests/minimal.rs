@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunnage_driver_api::{
-    Backend, CapacityRange, Context, CreateVolume, Driver, ErrorKind, Fingerprint, Opening, Parameters, Result, System,
-    Volume,
+    Backend, CapacityRange, Context, CreateVolume, Driver, DriverEntry, ErrorKind, Fingerprint, Opening, Parameters,
+    Result, System, Volume,
 };
 use minimal::Minimal;
 
@@ -93,4 +93,19 @@ fn the_remainder_of_a_create_that_was_cut_off_is_taken_over() {
     fs::create_dir(rig.data()).unwrap();
     rig.create().unwrap();
     assert!(fs::read_dir(rig.data()).unwrap().next().is_none());
+}
+
+#[test]
+fn the_driver_that_vendors_begin_with_is_conformant() {
+    if !dunnage_testkit::needs_root("the_driver_that_vendors_begin_with_is_conformant") {
+        return;
+    }
+    let driver = DriverEntry::of::<Minimal>();
+    let report = dunnage_testkit::conformance(driver, "size: 4MiB", |root| {
+        fs::create_dir(root).unwrap();
+        format!("root: {}", root.display())
+    });
+    let warned: Vec<_> = report.warnings().map(|(case, _)| case).collect();
+    assert_eq!(warned, ["publish/second-target"], "what ADR 13 says, and nothing else");
+    assert!(report.passed > 50, "{}", report.passed);
 }

@@ -1,19 +1,16 @@
 //! `dunnage demo`
 
-use std::io::{self, BufWriter, Write};
+use std::io::BufWriter;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use dunnage_driver_api::{DriverEntry, Opening, System};
+use dunnage_driver_api::DriverEntry;
 
+use super::output::Through;
 use super::{Output, Program, Run, Status};
 use crate::client::Interrupt;
-use crate::config::{Config, Environment};
 use crate::demo::{self, Human, Lines, RunningHost, Show};
 use crate::host::Host;
-use crate::mount::{Audience, EngineOptions};
-use crate::telemetry::Telemetry;
 
 /// Show whole lives of volumes, step by step: no configuration and no cluster needed
 ///
@@ -57,20 +54,6 @@ impl Run for Demo {
     }
 }
 
-/// The output as a writer: it leaves out the colours where nobody sees them.
-struct Through<'a>(&'a mut Output);
-
-impl Write for Through<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.text(String::from_utf8_lossy(bytes))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl RunningHost for Host {
     async fn stop(self) -> Result<(), String> {
         match Self::stop(self).await.as_slice() {
@@ -80,14 +63,8 @@ impl RunningHost for Host {
     }
 }
 
-/// Nothing of the environment counts: the demo is alone.
+/// What the demo starts.
 async fn start(config: &Path, drivers: &[DriverEntry]) -> anyhow::Result<Host> {
     let text = std::fs::read_to_string(config).with_context(|| format!("cannot read {}", config.display()))?;
-    let config = Config::parse(&text, drivers, &Environment::default())?;
-    for backend in &config.backends {
-        let opening = Opening::new(backend.name.clone(), config.node.clone(), Arc::new(System));
-        let marked = tokio::task::block_in_place(|| backend.configured.init(&opening));
-        marked.map_err(|error| anyhow::anyhow!("cannot mark the root of {}: {}", backend.name, error.report()))?;
-    }
-    Ok(Host::start(config, Telemetry::new(), EngineOptions { audience: Audience::Process }).await?)
+    Host::start_alone(&text, drivers).await.map_err(anyhow::Error::from_boxed)
 }

@@ -94,6 +94,20 @@ impl<W: Write> Write for Plain<W> {
     }
 }
 
+/// The output as a writer: it leaves out the colours where nobody sees them.
+pub(super) struct Through<'a>(pub(super) &'a mut Output);
+
+impl Write for Through<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.text(String::from_utf8_lossy(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A text with a style.
 #[derive(Debug, Clone, Default)]
 pub struct Cell {

@@ -3,9 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use dunnage_csi_proto::csi::v1::controller_service_capability::{self, rpc::Type as ControllerRpc};
+use dunnage_csi_proto::csi::v1::group_controller_service_capability::{self, rpc::Type as GroupRpc};
 use dunnage_csi_proto::csi::v1::node_service_capability::{self, rpc::Type as NodeRpc};
-use dunnage_csi_proto::csi::v1::plugin_capability::{self, service::Type as PluginService};
-use dunnage_csi_proto::csi::v1::{ControllerServiceCapability, NodeServiceCapability, PluginCapability, Topology};
+use dunnage_csi_proto::csi::v1::plugin_capability::{
+    self, service::Type as PluginService, volume_expansion::Type as Expansion,
+};
+use dunnage_csi_proto::csi::v1::{
+    ControllerServiceCapability, GroupControllerServiceCapability, NodeServiceCapability, PluginCapability, Topology,
+};
 
 /// A plugin's name, its node, and the capabilities of its three services.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +27,10 @@ pub struct Offers {
     pub topology: Option<Topology>,
     pub(crate) controller: HashSet<ControllerRpc>,
     pub(crate) node: HashSet<NodeRpc>,
+    pub(crate) group: HashSet<GroupRpc>,
     pub(crate) services: HashSet<PluginService>,
+    pub(crate) expansion: HashSet<Expansion>,
+    pub(crate) serves_node: bool,
 }
 
 impl Offers {
@@ -56,7 +64,42 @@ impl Offers {
         self.controller(ControllerRpc::CreateDeleteVolume)
     }
 
+    /// Whether the plugin has this service, or this constraint.
+    pub fn service(&self, service: PluginService) -> bool {
+        self.services.contains(&service)
+    }
+
+    /// Whether the group controller has this capability.
+    pub fn group(&self, capability: GroupRpc) -> bool {
+        self.group.contains(&capability)
+    }
+
+    /// Whether volumes can be expanded in this way.
+    pub fn expansion(&self, kind: Expansion) -> bool {
+        self.expansion.contains(&kind)
+    }
+
+    /// Whether there is a node service behind the socket.
+    pub fn serves_node(&self) -> bool {
+        self.serves_node
+    }
+
+    pub(crate) fn take_group(&mut self, capabilities: Vec<GroupControllerServiceCapability>) {
+        self.group = capabilities
+            .into_iter()
+            .filter_map(|capability| capability.r#type)
+            .map(|group_controller_service_capability::Type::Rpc(rpc)| rpc.r#type())
+            .collect();
+    }
+
     pub(crate) fn take_services(&mut self, capabilities: Vec<PluginCapability>) {
+        self.expansion = capabilities
+            .iter()
+            .filter_map(|capability| match &capability.r#type {
+                Some(plugin_capability::Type::VolumeExpansion(expansion)) => Some(expansion.r#type()),
+                _ => None,
+            })
+            .collect();
         self.services = capabilities
             .into_iter()
             .filter_map(|capability| match capability.r#type {

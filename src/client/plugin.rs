@@ -9,21 +9,22 @@ use dunnage_csi_proto::csi::v1::node_client::NodeClient;
 use dunnage_csi_proto::csi::v1::plugin_capability::service::Type as PluginService;
 use dunnage_csi_proto::csi::v1::{
     CapacityRange, ControllerExpandVolumeRequest, ControllerGetCapabilitiesRequest, CreateVolumeRequest,
-    DeleteVolumeRequest, GetCapacityRequest, GetPluginCapabilitiesRequest, GetPluginInfoRequest, ListVolumesRequest,
-    NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest, Volume, VolumeCapability,
+    DeleteVolumeRequest, GetCapacityRequest, GetPluginCapabilitiesRequest, GetPluginInfoRequest,
+    GroupControllerGetCapabilitiesRequest, ListVolumesRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest,
+    ProbeRequest, Volume, VolumeCapability,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Uri};
 use tonic::{Code, Response, Status};
 
-use crate::client::{Endpoint, Error, Offers, Result};
+use crate::client::{Call, Endpoint, Error, Offers, Result};
 
 /// How long a call may take: what external-provisioner and its siblings give one, several times over.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A page of a list may be this large: a plugin whose pages are too large is measured, not cut off.
-const LARGEST_ANSWER: usize = 64 << 20;
+pub(super) const LARGEST_ANSWER: usize = 64 << 20;
 
 /// A page of ListVolumes.
 #[derive(Debug, Clone)]
@@ -40,6 +41,7 @@ pub struct Plugin {
     pub(crate) identity: IdentityClient<Channel>,
     pub(crate) controller: ControllerClient<Channel>,
     pub(crate) node: NodeClient<Channel>,
+    channel: Channel,
     offers: Arc<Offers>,
     pid: Option<u32>,
 }
@@ -78,7 +80,8 @@ impl Plugin {
         let mut plugin = Self {
             identity: IdentityClient::new(channel.clone()),
             controller: ControllerClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            node: NodeClient::new(channel),
+            node: NodeClient::new(channel.clone()),
+            channel,
             offers: Arc::default(),
             pid: pid.filter(|pid| *pid != 0),
         };
@@ -96,6 +99,14 @@ impl Plugin {
         self.pid
     }
 
+    /// Sends any request, and gives the answer as it came.
+    ///
+    /// # Errors
+    /// The status that the plugin answered.
+    pub async fn send<C: Call>(&self, request: C) -> Result<C::Answer, Status> {
+        request.send(self.channel.clone()).await
+    }
+
     async fn ask_offers(&self) -> Result<Offers> {
         let info =
             answer("GetPluginInfo", self.identity.clone().get_plugin_info(bounded(GetPluginInfoRequest {})).await)?;
@@ -109,6 +120,12 @@ impl Plugin {
             let answered = self.controller.clone().controller_get_capabilities(request).await;
             offers.take_controller(answer("ControllerGetCapabilities", answered)?.capabilities);
         }
+        if offers.services.contains(&PluginService::GroupControllerService) {
+            let request = GroupControllerGetCapabilitiesRequest {};
+            let groups = self.send(request).await;
+            let groups = groups.map_err(|status| Error::rpc("GroupControllerGetCapabilities", &status))?;
+            offers.take_group(groups.capabilities);
+        }
         match self.node.clone().node_get_capabilities(bounded(NodeGetCapabilitiesRequest {})).await {
             Ok(capabilities) => offers.take_node(capabilities.into_inner().capabilities),
             // A controller without a node service.
@@ -116,6 +133,7 @@ impl Plugin {
             Err(status) => return Err(Error::rpc("NodeGetCapabilities", &status)),
         }
         let node = answer("NodeGetInfo", self.node.clone().node_get_info(bounded(NodeGetInfoRequest {})).await)?;
+        offers.serves_node = true;
         offers.node_id = node.node_id;
         offers.topology = node.accessible_topology;
         Ok(offers)

@@ -21,7 +21,7 @@ fn mounts_in(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The kernel writes blanks, tabs, line ends and backslashes as three octal digits.
-fn unescape(point: &str) -> PathBuf {
+pub(crate) fn unescape(point: &str) -> PathBuf {
     let named = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     PathBuf::from(named.iter().fold(point.to_owned(), |point, (code, letter)| point.replace(code, letter)))
 }

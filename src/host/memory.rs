@@ -200,6 +200,7 @@ mod tests {
             groups: false,
             clones: false,
             modify: false,
+            health: false,
             node: true,
             stage: true,
             expand_node: true,

@@ -2,31 +2,13 @@
 
 use std::path::Path;
 
-use dunnage_driver_api::{Result, VolumeId};
+use dunnage_driver_api::{FsType, HealthFinding, HealthStatus, Result, VolumeId};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
 use super::Engine;
 use super::place::{Place, Seen};
 use super::record::Device;
 use super::root::Root;
-
-/// One thing that is wrong now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthFinding {
-    /// How bad it is.
-    pub status: HealthStatus,
-    /// A word for programs, in CamelCase; not twice in one answer.
-    pub reason: &'static str,
-    /// A sentence for people.
-    pub message: String,
-}
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HealthStatus {
-    /// Not usable from this node.
-    Inaccessible,
-}
 
 impl Engine {
     /// What is wrong with the volume here; nothing for one that was never brought to this node. Asks the file system
@@ -43,6 +25,7 @@ impl Engine {
             let asked_read_only = record.published.values().any(|published| published.asked.is_read_only());
             findings.extend(device_findings(device, stage.asked.block && asked_read_only));
             if let Some(mounted) = &device.filesystem {
+                findings.extend(noted_errors(device, mounted.fs_type));
                 let missing =
                     inaccessible("StagingMountMissing", "is not mounted where it was staged", stage.path.as_path());
                 findings.extend(mount_finding(stage.path.as_path(), mounted.root, missing, mounted.read_only));
@@ -69,7 +52,7 @@ fn look(path: &Path) -> Option<Seen> {
 
 fn inaccessible(reason: &'static str, what: &str, path: &Path) -> HealthFinding {
     let message = format!("the volume {what}: {}", path.display());
-    HealthFinding { status: HealthStatus::Inaccessible, reason, message }
+    HealthFinding::new(HealthStatus::Inaccessible, reason, message)
 }
 
 fn device_findings(device: &Device, read_only_by_us: bool) -> Option<HealthFinding> {
@@ -79,6 +62,20 @@ fn device_findings(device: &Device, read_only_by_us: bool) -> Option<HealthFindi
     let read_only = device.number.is_read_only().unwrap_or_default();
     (read_only && !device.read_only && !read_only_by_us)
         .then(|| inaccessible("DeviceReadOnly", "is on a device that has become read-only", &device.path))
+}
+
+/// What ext4 has noted of its own damage: it keeps the count until e2fsck has run.
+fn noted_errors(device: &Device, fs_type: FsType) -> Option<HealthFinding> {
+    let name = device.path.file_name()?;
+    let count = Path::new("/sys/fs/ext4").join(name).join("errors_count");
+    let count: u64 = std::fs::read_to_string(count).ok()?.trim().parse().ok()?;
+    (fs_type == FsType::Ext4 && count > 0).then(|| {
+        let message = format!(
+            "the file system has found itself damaged {count} times: save what can be read, then stage the volume anew, \
+             which repairs what e2fsck -p can"
+        );
+        HealthFinding::new(HealthStatus::DataLoss, "FilesystemDamaged", message)
+    })
 }
 
 /// Asks the mounted file system to flush its root: one that has shut itself down, or lost its device, refuses that,

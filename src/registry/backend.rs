@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dunnage_driver_api::{
-    Access, Backend, BackendName, Commands, Configured, Context, Error, ErrorKind, Node, Parameters, Reach,
+    Access, Backend, BackendName, Commands, Configured, Context, Error, ErrorKind, Health, Node, Parameters, Reach,
     ReleaseRecord, Result, Staging, Volume, VolumeCapability, VolumeId, VolumeKey, Volumes,
 };
 
@@ -94,6 +94,16 @@ impl ServedBackend {
     pub fn volumes(&self) -> Result<&dyn Volumes> {
         self.backend.volumes.as_deref().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, format!("the store of backend {} is not on this node", self.name))
+        })
+    }
+
+    /// What the store knows of the health of its volumes.
+    ///
+    /// # Errors
+    /// [`Unsupported`](dunnage_driver_api::ErrorKind::Unsupported) where it tells nothing.
+    pub fn health(&self) -> Result<&dyn Health> {
+        self.backend.health.as_deref().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("backend {} tells nothing of its volumes' health", self.name))
         })
     }
 

@@ -29,6 +29,8 @@ pub struct Offers {
     pub clones: bool,
     /// MODIFY_VOLUME.
     pub modify: bool,
+    /// GET_VOLUME_HEALTH and LIST_VOLUME_HEALTH of the controller.
+    pub health: bool,
     /// The node service, with statistics and health.
     pub node: bool,
     /// A need: STAGE_UNSTAGE_VOLUME.
@@ -55,6 +57,7 @@ impl Offers {
             groups: controller && backend.snapshots.is_some() && backend.groups.is_some(),
             clones: controller && backend.create.is_some() && backend.clones,
             modify: controller && backend.modify.is_some(),
+            health: controller && backend.health.is_some(),
             node: node_half.is_some(),
             stage,
             expand_node: stage && backend.expand.is_some(),
@@ -74,6 +77,7 @@ impl Offers {
             groups: self.groups && other.groups,
             clones: self.clones && other.clones,
             modify: self.modify && other.modify,
+            health: self.health && other.health,
             node: self.node && other.node,
             stage: self.stage || other.stage,
             expand_node: self.expand_node || other.expand_node,
@@ -101,6 +105,7 @@ impl Offers {
             ("GROUP_CONTROLLER_SERVICE", self.groups, shared.groups),
             ("CLONE_VOLUME", self.clones, shared.clones),
             ("MODIFY_VOLUME", self.modify, shared.modify),
+            ("GET_VOLUME_HEALTH of the controller", self.health, shared.health),
             ("the node service", self.node, shared.node),
             // Needs the other way round: to be spared a step is an offer too.
             ("to be published without staging", self.node && !self.stage, !shared.stage),
@@ -120,6 +125,7 @@ impl fmt::Display for Offers {
             ("groups", self.groups),
             ("clones", self.clones),
             ("modify", self.modify),
+            ("health", self.health),
             ("node", self.node),
             ("stage", self.stage),
             ("constraints", self.constraints),
@@ -142,6 +148,7 @@ mod tests {
         groups: true,
         clones: true,
         modify: true,
+        health: true,
         node: true,
         stage: true,
         expand_node: true,

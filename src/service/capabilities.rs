@@ -53,6 +53,8 @@ pub(super) fn controller(offers: Offers) -> Vec<ControllerServiceCapability> {
         (offers.snapshots, ControllerRpc::GetSnapshot),
         (offers.clones, ControllerRpc::CloneVolume),
         (offers.modify, ControllerRpc::ModifyVolume),
+        (offers.health, ControllerRpc::GetVolumeHealth),
+        (offers.health, ControllerRpc::ListVolumeHealth),
     ])
     .map(|one| ControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: one.into() })) })
     .collect()

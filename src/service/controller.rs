@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use tonic::{Request, Response, Status};
 
 use super::call::{Answer, Call, refused};
-use super::{Services, Shared, capabilities, list, snapshots};
+use super::{Services, Shared, capabilities, list, snapshots, volume_health};
 use crate::operations::{Key, Keys, Lane};
 use crate::registry::{Offers, ServedBackend};
 use crate::status;
@@ -209,6 +209,29 @@ impl Controller for Services {
         let call = Call::of("GetSnapshot", &request);
         let snapshot = snapshots::get(shared, call, request.into_inner()).await?;
         Ok(Response::new(csi::GetSnapshotResponse { snapshot: Some(snapshot) }))
+    }
+
+    async fn controller_get_volume_health(
+        &self,
+        request: Request<csi::ControllerGetVolumeHealthRequest>,
+    ) -> Answer<csi::ControllerGetVolumeHealthResponse> {
+        let shared = self.offering(self.0.plugin.offers.health, "ControllerGetVolumeHealth")?;
+        let call = Call::of("ControllerGetVolumeHealth", &request).quick();
+        let health = volume_health::get(shared, call, request.into_inner()).await?;
+        Ok(Response::new(csi::ControllerGetVolumeHealthResponse { volume_health: Some(health) }))
+    }
+
+    async fn controller_list_volume_health(
+        &self,
+        request: Request<csi::ControllerListVolumeHealthRequest>,
+    ) -> Answer<csi::ControllerListVolumeHealthResponse> {
+        let shared = self.offering(self.0.plugin.offers.health, "ControllerListVolumeHealth")?;
+        let call = Call::of("ControllerListVolumeHealth", &request);
+        let request = request.into_inner();
+        let call = call.with_secrets(wire::secrets(request.secrets).map_err(refused)?);
+        let page = wire::page(request.max_entries, &request.starting_token).map_err(refused)?;
+        let start = page.start.map_err(|token| status::bad_token(&token))?;
+        volume_health::list(shared, call, page.max_entries, start).await.map(Response::new)
     }
 
     async fn controller_get_capabilities(

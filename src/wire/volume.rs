@@ -1,11 +1,11 @@
 //! Answers that describe a volume.
 
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_driver_api::{InstanceId, Reach, Volume, VolumeId};
+use dunnage_driver_api::{HealthFinding, HealthStatus, InstanceId, Reach, Volume, VolumeId};
 
 use super::snapshot::content_source_to_wire;
 use super::topology::Segment;
-use crate::mount::{HealthFinding, HealthStatus, Unit, Usage};
+use crate::mount::{Unit, Usage};
 
 /// A volume as CSI carries it: the same at every call that names it.
 pub fn volume_to_wire(volume: &Volume, instance: &InstanceId, reach: Reach, segment: &Segment) -> csi::Volume {
@@ -44,7 +44,9 @@ pub fn usage_to_wire(usage: &Usage) -> csi::VolumeUsage {
 pub fn volume_health_to_wire(volume_id: String, findings: &[HealthFinding]) -> csi::VolumeHealth {
     let entries = findings.iter().map(|finding| csi::volume_health::VolumeHealthEntry {
         status: match finding.status {
+            HealthStatus::Degraded => csi::VolumeHealthErrorType::Degraded.into(),
             HealthStatus::Inaccessible => csi::VolumeHealthErrorType::Inaccessible.into(),
+            HealthStatus::DataLoss => csi::VolumeHealthErrorType::DataLoss.into(),
         },
         reason: finding.reason.to_string(),
         message: finding.message.clone(),

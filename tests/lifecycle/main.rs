@@ -9,6 +9,7 @@ mod ephemeral;
 mod fs_group;
 mod full;
 mod grow;
+mod health;
 mod held;
 mod in_guest;
 mod list;

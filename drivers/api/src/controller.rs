@@ -7,6 +7,7 @@
 use crate::capacity::CapacityRange;
 use crate::context::Context;
 use crate::error::Result;
+use crate::health::HealthFinding;
 use crate::id::{SnapshotKey, VolumeKey};
 use crate::parameters::Parameters;
 use crate::snapshot::{CreateGroupSnapshot, CreateSnapshot, GroupSnapshot, Snapshot};
@@ -168,6 +169,16 @@ pub trait Groups: Send + Sync {
     /// # Errors
     /// As [`Snapshots::delete`].
     fn delete(&self, cx: &Context, group: &GroupSnapshot) -> Result<()>;
+}
+
+/// Telling what the store knows to be wrong with a volume (CSI GET_VOLUME_HEALTH, LIST_VOLUME_HEALTH).
+pub trait Health: Send + Sync {
+    /// What is wrong with the volume now, wherever it is used; nothing where nothing is known. Asked for one volume after
+    /// the other by a list: it should be quick.
+    ///
+    /// # Errors
+    /// Whenever the store could not be read.
+    fn health(&self, cx: &Context, volume: &Volume) -> Result<Vec<HealthFinding>>;
 }
 
 /// Telling what room there is (CSI GET_CAPACITY).

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::command::{Commands, Tool};
 use crate::context::Context;
-use crate::controller::{Create, Expand, Groups, Modify, Room, Snapshots, Volumes};
+use crate::controller::{Create, Expand, Groups, Health, Modify, Room, Snapshots, Volumes};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::id::InstanceId;
@@ -129,6 +129,8 @@ pub struct Backend {
     pub groups: Option<Arc<dyn Groups>>,
     /// Whether [`Create`] makes volumes that hold what another volume holds.
     pub clones: bool,
+    /// Telling what is wrong with a volume.
+    pub health: Option<Arc<dyn Health>>,
     /// Telling what room there is.
     pub room: Option<Arc<dyn Room>>,
     /// Bringing volumes to this node.
@@ -150,6 +152,7 @@ impl Backend {
             snapshots: None,
             groups: None,
             clones: false,
+            health: None,
             room: None,
             node: None,
         }
@@ -208,6 +211,13 @@ impl Backend {
     #[must_use]
     pub fn with_clones(mut self) -> Self {
         self.clones = true;
+        self
+    }
+
+    /// It can be told what is wrong with a volume.
+    #[must_use]
+    pub fn with_health(mut self, health: Arc<dyn Health>) -> Self {
+        self.health = Some(health);
         self
     }
 

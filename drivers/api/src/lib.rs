@@ -17,6 +17,7 @@ mod controller;
 mod driver;
 mod error;
 mod finding;
+mod health;
 mod id;
 mod key;
 mod mkfs;
@@ -35,10 +36,11 @@ pub use capability::{Access, AccessMode, FsType, MountAccess, VolumeCapability};
 pub use capacity::{Bytes, CapacityRange};
 pub use command::{Command, Commands, Output, System, Tool};
 pub use context::Context;
-pub use controller::{Create, Expand, Groups, Modify, Room, Snapshots, Volumes};
+pub use controller::{Create, Expand, Groups, Health, Modify, Room, Snapshots, Volumes};
 pub use driver::{Backend, Configured, Driver, DriverEntry, Init, Opening, Reach};
 pub use error::{Error, ErrorKind, Result};
 pub use finding::{Claim, Finding, Severity};
+pub use health::{HealthFinding, HealthStatus};
 pub use id::{
     Fingerprint, ForeignId, Generation, GroupSnapshotId, InstanceId, SnapshotId, SnapshotKey, VolumeId, VolumeKey,
 };

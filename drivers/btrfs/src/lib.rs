@@ -74,6 +74,7 @@ impl Driver for Btrfs {
             .with_modify(store.clone(), attributes())
             .with_snapshots(store.clone(), ParameterType::of::<NoParameters>())
             .with_clones()
+            .with_health(store.clone())
             .with_room(store.clone())
             .with_node(store, Staging::None))
     }

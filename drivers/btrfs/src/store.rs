@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dunnage_driver_api::root::{Folder, Record, Records, Root, SnapshotRecords};
 use dunnage_driver_api::{
     Bytes, CapacityRange, ContentSource, Context, Create, CreateVolume, DirectoryParent, Error, ErrorKind, Expand,
-    Expanded, Modify, Parameters, Result, Total, Volume, VolumeKey, Volumes,
+    Expanded, Health, HealthFinding, HealthStatus, Modify, Parameters, Result, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +111,17 @@ impl Expand for Store {
             self.records.put(&record)?;
         }
         Ok(Expanded::to(size))
+    }
+}
+
+impl Health for Store {
+    fn health(&self, _: &Context, volume: &Volume) -> Result<Vec<HealthFinding>> {
+        let key = volume.key.as_str();
+        if !self.volumes.contains(key)? {
+            let message = format!("the subvolume {key} is missing: restore it from a snapshot or a backup");
+            return Ok(vec![HealthFinding::new(HealthStatus::DataLoss, "SubvolumeMissing", message)]);
+        }
+        Ok(HealthFinding::nearly_full(self.root.sizes()?).into_iter().collect())
     }
 }
 

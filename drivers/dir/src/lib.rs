@@ -97,6 +97,7 @@ impl Driver for Dir {
             .with_volumes(store.clone())
             .with_create(store.clone())
             .with_expand(store.clone())
+            .with_health(store.clone())
             .with_room(store.clone())
             .with_node(store, Staging::None))
     }

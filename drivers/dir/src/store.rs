@@ -7,7 +7,8 @@ use std::sync::Arc;
 use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, Sizes};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectoryParent, DirectorySource, Error, ErrorKind,
-    Expand, Expanded, Node, Parameters, Result, Room, Source, SourceRequest, Total, Volume, VolumeKey, Volumes,
+    Expand, Expanded, Health, HealthFinding, HealthStatus, Node, Parameters, Result, Room, Source, SourceRequest,
+    Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,18 @@ impl Expand for Store {
             self.records.put(&record)?;
         }
         Ok(Expanded::to(size))
+    }
+}
+
+impl Health for Store {
+    fn health(&self, _: &Context, volume: &Volume) -> Result<Vec<HealthFinding>> {
+        let key = volume.key.as_str();
+        if !self.data.contains(key)? {
+            let path = self.data.path().join(key);
+            let message = format!("the folder {} is missing: restore it from a backup", path.display());
+            return Ok(vec![HealthFinding::new(HealthStatus::DataLoss, "FolderMissing", message)]);
+        }
+        Ok(HealthFinding::nearly_full(self.root.sizes()?).into_iter().collect())
     }
 }
 

@@ -34,6 +34,7 @@ impl Driver for Image {
             .with_block()
             .with_create(store.clone())
             .with_expand(store.clone())
+            .with_health(store.clone())
             .with_room(store.clone())
             .with_node(node, Staging::Needed);
         Ok(if store.copies.is_some() {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use dunnage_driver_api::root::{self, Folder, Record, Records, Reservation, Root};
 use dunnage_driver_api::{
-    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType,
-    Parameters, Result, Total, Volume, VolumeKey, Volumes,
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType, Health,
+    HealthFinding, HealthStatus, Parameters, Result, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -241,6 +241,29 @@ impl Expand for Store {
         record.volume.capacity = size;
         self.records.put(&record)?;
         Ok(Expanded::to(size).after_node_expansion())
+    }
+}
+
+impl Health for Store {
+    fn health(&self, _: &Context, volume: &Volume) -> Result<Vec<HealthFinding>> {
+        let (key, path) = (volume.key.as_str(), self.images.path().join(volume.key.as_str()));
+        let lost = |reason, what: String| {
+            let message = format!("the image {} {what}: restore it from a snapshot or a backup", path.display());
+            Ok(vec![HealthFinding::new(HealthStatus::DataLoss, reason, message)])
+        };
+        let stat = match self.images.stat(key) {
+            Err(error) if error.kind() == NotFound => return lost("ImageMissing", "is missing".into()),
+            found => found.map_err(self.images.failed("look at", key))?,
+        };
+        let (length, size) = (stat.st_size.cast_unsigned(), volume.capacity.get());
+        if length < size {
+            return lost("ImageCutShort", format!("has {length} bytes and its volume {size}"));
+        }
+        if stat.st_blocks.cast_unsigned().saturating_mul(512) >= size {
+            return Ok(Vec::new());
+        }
+        let sizes = self.images.sizes().map_err(self.images.failed("measure", ""))?;
+        Ok(HealthFinding::nearly_full(sizes).into_iter().collect())
     }
 }
 

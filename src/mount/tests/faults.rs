@@ -1,6 +1,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{AccessMode, ErrorKind, FsType};
 use rustix::mount::MountFlags;
@@ -162,6 +163,33 @@ fn a_file_system_that_shut_itself_down_is_reported_and_can_be_unstaged() {
         rig.unpublish("a").unwrap();
         rig.unstage().unwrap();
     }
+}
+
+#[test]
+fn a_file_system_that_found_itself_damaged_is_told_until_it_is_checked() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::image(64 * MIB);
+    rig.stage(writer()).unwrap();
+    assert_eq!(rig.engine.volume_health(&rig.volume).unwrap(), []);
+    let device = rig.node.attached().unwrap();
+    let trigger = std::path::Path::new("/sys/fs/ext4").join(device.file_name().unwrap()).join("trigger_fs_error");
+    std::fs::write(trigger, "a test").unwrap();
+    // The kernel notes it a moment later.
+    let until = Instant::now() + Duration::from_secs(30);
+    let findings = loop {
+        let findings = rig.engine.volume_health(&rig.volume).unwrap();
+        if !findings.is_empty() || Instant::now() > until {
+            break findings;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(findings.iter().map(|found| found.reason).collect::<Vec<_>>(), ["FilesystemDamaged"]);
+    rig.unstage().unwrap();
+    rig.stage(writer()).unwrap();
+    assert_eq!(rig.engine.volume_health(&rig.volume).unwrap(), []);
+    rig.unstage().unwrap();
 }
 
 #[test]

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use dunnage_driver_api::{AccessMode, CapacityRange, ErrorKind, FsType, VolumeCapability};
 
 use super::rig::{Killed, MIB, Rig, assert_refused, is_root, mount, raw, run, writer};
-use crate::mount::HealthStatus;
 
 fn xfs() -> VolumeCapability {
     mount(AccessMode::SingleNodeWriter, Some(FsType::Xfs), &[])
@@ -107,7 +106,9 @@ fn a_device_number_that_another_device_got_is_not_the_volumes_device() {
 
     let findings = rig.engine.volume_health(&rig.volume).unwrap();
     assert!(
-        findings.iter().any(|one| one.reason == "DeviceGone" && one.status == HealthStatus::Inaccessible),
+        findings
+            .iter()
+            .any(|one| one.reason == "DeviceGone" && one.status == dunnage_driver_api::HealthStatus::Inaccessible),
         "{findings:?}"
     );
     // Staged anew, it is on another device, and its old target shows the other volume's no more.

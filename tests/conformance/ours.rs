@@ -1,0 +1,84 @@
+//! Our own drivers, behind our own host, killed and not.
+
+use anyhow::{Result, ensure};
+use dunnage::client::{Endpoint, Interrupt};
+use dunnage::conformance::{self, Options, Params, Quiet, Report};
+use dunnage_test_common::{Need, Setup, can_run, mount_new};
+
+use crate::wrong;
+
+const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
+
+/// A disk of the backend's own.
+type Disk<'a> = Option<&'a [&'a str]>;
+
+/// Serves one backend by the kit's own start, and runs all cases with these parameters.
+fn test((driver, disk): (&str, Disk<'_>), keys: &str, params: &str) -> Result<Report> {
+    let setup = Setup::new()?.backend("tested", driver, keys)?;
+    if let Some(mkfs) = disk {
+        mount_new(&setup.scratch().path().join("disk"), 2048, &setup.root("tested"), mkfs, "loop")?;
+    }
+    let host = setup.prepare(DUNNAGE)?;
+    host.init()?;
+    let folder = host.setup().scratch().folder("paths")?;
+    let socket = host.socket("tested.csi.dunnage.dev");
+    let mut params = Params::parse(params)?;
+    params.folder = folder;
+    let options = Options {
+        endpoint: Endpoint::at(socket)?,
+        params,
+        only: Vec::new(),
+        start: Some(format!("exec {DUNNAGE} serve --config {}", host.setup().config().display())),
+        seed: 7,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let (_raise, interrupt) = Interrupt::by_hand();
+    Ok(runtime.block_on(conformance::run(options, &interrupt, &mut Quiet))?)
+}
+
+fn passes(report: &Report, least: usize) -> Result<()> {
+    // ADR 13: pods of one node share a volume that is SINGLE_NODE_WRITER, as they do with every plugin in Kubernetes.
+    let warned: Vec<_> = report.warnings().map(|(case, _)| case).collect();
+    ensure!(report.failed == 0 && warned == ["publish/second-target"], "{}", wrong(report));
+    ensure!(report.passed >= least, "{} passed", report.passed);
+    Ok(())
+}
+
+#[test]
+fn dir_is_conformant() -> Result<()> {
+    if !can_run("dir_is_conformant", &[Need::Root])? {
+        return Ok(());
+    }
+    passes(&test(("dir", None), "quota: none", "{size: 4MiB, kills: 10}")?, 60)
+}
+
+#[test]
+fn image_is_conformant_with_file_systems_and_raw_block() -> Result<()> {
+    if !can_run("image_is_conformant", &[Need::Root, Need::Program("mkfs.ext4")])? {
+        return Ok(());
+    }
+    passes(&test(("image", None), "", "{size: 16MiB, kills: 8, mount_flags: [noatime]}")?, 70)
+}
+
+#[test]
+fn image_on_a_reflink_file_system_is_conformant_with_its_snapshots_and_clones() -> Result<()> {
+    if !can_run("image_on_a_reflink_file_system", &[Need::Root, Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    passes(&test(("image", Some(&["mkfs.xfs", "-q"])), "", "{size: 16MiB, kills: 8}")?, 110)
+}
+
+#[test]
+fn btrfs_is_conformant() -> Result<()> {
+    if !can_run("btrfs_is_conformant", &[Need::Root, Need::Program("mkfs.btrfs")])? {
+        return Ok(());
+    }
+    let params = "
+size: 16MiB
+kills: 8
+parameters: {compression: zstd}
+other_parameters: {compression: lzo}
+mutable_parameters: [{compression: lzo}, {compression: zstd}]
+";
+    passes(&test(("btrfs", Some(&["mkfs.btrfs", "-q"])), "", params)?, 100)
+}
