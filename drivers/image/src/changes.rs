@@ -13,10 +13,10 @@ use crate::store::Store;
 
 /// How long a page may take before it is given out as it is.
 const TURN: Duration = Duration::from_secs(1);
-/// How much is read at once.
+/// How much is read at once: whole blocks.
 const STRIDE: u64 = 1 << 20;
 /// In units of this what was read is compared.
-const BLOCK: usize = 4096;
+const BLOCK: u64 = 4096;
 
 impl ChangedBlocks for Store {
     fn allocated(&self, _: &Context, snapshot: &Snapshot, from: u64) -> Result<Box<dyn BlockRanges>> {
@@ -78,7 +78,7 @@ impl Differences {
         let mut range = target.range.start..target.range.end.min(base.range.end);
         match (base.content, target.content) {
             (Content::Unknown, _) | (_, Content::Unknown) => {
-                range.end = range.end.min(range.start + STRIDE);
+                range.end = range.end.min(after(range.start, STRIDE));
                 self.compare(&range)?;
             }
             (base, target) if base == target => {}
@@ -103,9 +103,10 @@ impl Differences {
             read(base, &mut old)?;
         }
         let mut start = range.start;
-        for (old, new) in old.chunks(BLOCK).zip(new.chunks(BLOCK)) {
-            let end = start + new.len() as u64;
-            if old != new {
+        while start < range.end {
+            let end = range.end.min(after(start, BLOCK));
+            let block = (start - range.start) as usize..(end - range.start) as usize;
+            if old[block.clone()] != new[block] {
                 self.add(start..end);
             }
             start = end;
@@ -119,4 +120,9 @@ impl Differences {
             _ => self.found.push_back(range),
         }
     }
+}
+
+/// The first multiple of `unit` behind `byte`.
+fn after(byte: u64, unit: u64) -> u64 {
+    (byte / unit + 1) * unit
 }
