@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaa.s.cccccccccccccccccccccccccc";
+    const ID: &str = "s.mzxw6ytboimzxw6ytboimzxw6y.a.a4dqobyha4dqobyha4dqobyha4";
 
     fn allocated(starting_offset: i64, max_results: i32) -> Result<GetBlocks> {
         let snapshot_id = ID.into();
@@ -132,7 +132,7 @@ mod tests {
             let request = csi::GetMetadataDeltaRequest { base_snapshot_id, target_snapshot_id, ..Default::default() };
             get_metadata_delta(request).map(drop).map_err(|error| (error.kind(), error.report()))
         };
-        let elsewhere = ID.replace('a', "b");
+        let elsewhere = ID.replace("mzxw", "azxw");
         delta(ID, ID).unwrap();
         for (base, target, kind, word) in [
             ("", ID, ErrorKind::InvalidArgument, "base_snapshot_id is missing"),
