@@ -34,8 +34,9 @@ fn hosts(test: &str) -> Result<Vec<(Host, Client)>> {
     ["mkfs.xfs", "mkfs.btrfs"].into_iter().map(host).collect()
 }
 
-fn volume(host: &Host, client: &Client, name: &str, capability: csi::VolumeCapability) -> Result<Volume> {
-    let made = client.create_volume(create(name, ROOMY, capability.clone()))?.volume.context("no volume")?;
+fn volume(host: &Host, client: &Client, bytes: i64, capability: csi::VolumeCapability) -> Result<Volume> {
+    let name = "disk";
+    let made = client.create_volume(create(name, bytes, capability.clone()))?.volume.context("no volume")?;
     let volume = Volume::new(made, capability, &host.setup().scratch().path().join("pods").join(name), true);
     bring(client, &volume)?;
     Ok(volume)
@@ -105,7 +106,7 @@ fn write(device: &Path, bytes: &[u8], offset: i64) -> Result<()> {
 #[test]
 fn a_backup_of_what_was_told_is_the_snapshot_byte_for_byte() -> Result<()> {
     for (host, client) in hosts("a_backup_of_what_was_told_is_the_snapshot_byte_for_byte")? {
-        let disk = volume(&host, &client, "disk", block())?;
+        let disk = volume(&host, &client, ROOMY, block())?;
         write(&disk.target, &vec![1; 3 * MIB as usize], MIB)?;
         let first = cut(&client, "first", &disk)?;
         write(&disk.target, &[2; 4096], 2 * MIB)?;
@@ -146,7 +147,7 @@ fn a_backup_of_what_was_told_is_the_snapshot_byte_for_byte() -> Result<()> {
 #[test]
 fn a_file_system_that_is_in_use_is_backed_up_in_the_same_way() -> Result<()> {
     for (host, client) in hosts("a_file_system_that_is_in_use_is_backed_up_in_the_same_way")? {
-        let disk = volume(&host, &client, "disk", filesystem("ext4"))?;
+        let disk = volume(&host, &client, ROOMY, filesystem("ext4"))?;
         fs::write(disk.target.join("one"), vec![7; MIB as usize])?;
         let first = cut(&client, "first", &disk)?;
         fs::write(disk.target.join("two"), vec![8; MIB as usize])?;
@@ -165,11 +166,11 @@ fn a_file_system_that_is_in_use_is_backed_up_in_the_same_way() -> Result<()> {
 fn a_snapshot_that_is_deleted_while_it_is_read_is_an_error_and_a_client_that_hangs_up_is_none() -> Result<()> {
     let test = "a_snapshot_that_is_deleted_while_it_is_read_is_an_error_and_a_client_that_hangs_up_is_none";
     for (host, client) in hosts(test)? {
-        let disk = volume(&host, &client, "disk", block())?;
+        let disk = volume(&host, &client, 2 * ROOMY, block())?;
         let blank = cut(&client, "blank", &disk)?;
         let file = File::options().write(true).open(&disk.target)?;
-        // More than what a connection holds that nobody reads from.
-        for block in 0..ROOMY.cast_unsigned() / 8192 {
+        // Twice what a stream holds that nobody reads.
+        for block in 0..2 * ROOMY.cast_unsigned() / 8192 {
             file.write_all_at(&[9; 4096], block * 8192)?;
         }
         file.sync_all()?;

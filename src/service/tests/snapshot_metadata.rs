@@ -1,4 +1,5 @@
 //! Streams of changed blocks, over a driver that tells what a test wants.
+#![allow(clippy::single_range_in_vec_init, reason = "a page of one range")]
 
 use std::collections::VecDeque;
 use std::ops::Range;
