@@ -1,6 +1,7 @@
 //! The backends that are configured, those that are open, and the plugins they stand behind.
 
 mod backend;
+mod changed_blocks;
 mod groups;
 mod offers;
 mod plugin;
@@ -8,6 +9,7 @@ mod snapshots;
 mod volumes;
 
 pub use backend::{ConfiguredBackend, ServedBackend};
+pub use changed_blocks::Blocks;
 pub use groups::NewGroup;
 pub use offers::Offers;
 pub use plugin::{LOSES, Member, Plugin, Remembered};

@@ -1,7 +1,4 @@
 //! The five services of CSI: wire in, wire out. Each RPC reads like the spec.
-//!
-//! SnapshotMetadata has no driver behind it yet and is not served: its RPCs answer UNIMPLEMENTED, and no plugin
-//! advertises it.
 
 mod call;
 mod capabilities;
@@ -11,6 +8,7 @@ mod group_controller;
 mod identity;
 mod list;
 mod node;
+mod snapshot_metadata;
 mod snapshots;
 mod storage_health;
 #[cfg(test)]
@@ -24,7 +22,7 @@ use dunnage_csi_proto::csi::v1::controller_server::ControllerServer;
 use dunnage_csi_proto::csi::v1::group_controller_server::GroupControllerServer;
 use dunnage_csi_proto::csi::v1::identity_server::IdentityServer;
 use dunnage_csi_proto::csi::v1::node_server::NodeServer;
-use dunnage_csi_proto::csi::v1::snapshot_metadata_server::{SnapshotMetadata, SnapshotMetadataServer};
+use dunnage_csi_proto::csi::v1::snapshot_metadata_server::SnapshotMetadataServer;
 use dunnage_csi_proto::csi::v1::{self as csi};
 use dunnage_driver_api::{Error, NodeName, Reach, Result, Volume};
 use tonic::service::RoutesBuilder;
@@ -112,5 +110,3 @@ impl Shared {
         wire::volume_to_wire(volume, &backend.backend.instance, backend.backend.reach, &self.segment)
     }
 }
-
-impl SnapshotMetadata for Services {}

@@ -5,6 +5,7 @@
 //! the value and the remedy.
 
 mod capability;
+mod changed_blocks;
 mod controller;
 mod group;
 mod limits;
@@ -16,6 +17,7 @@ mod topology;
 mod volume;
 
 pub use capability::{capabilities, capability, capability_to_wire};
+pub use changed_blocks::{GetBlocks, get_metadata_allocated, get_metadata_delta, ranges_to_wire};
 pub use controller::{
     Create, Expand, GetCapacity, Modify, Validate, create_volume, expand_volume, get_capacity, modify_volume, validate,
 };

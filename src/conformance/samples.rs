@@ -40,7 +40,6 @@ pub(super) async fn controllers(kit: &Kit) -> Vec<Tried> {
     let has = |rpc| offers.controller(rpc);
     let capability = || Some(kit.capability(kit.kind()));
     let volume_id = || NO_VOLUME.to_owned();
-    let snapshot_id = || NO_SNAPSHOT.to_owned();
     one(kit, all, service, ControllerGetCapabilitiesRequest {}).await;
     one(kit, all, has(ControllerRpc::CreateDeleteVolume), kit.request("sample")).await;
     let request = DeleteVolumeRequest { volume_id: volume_id(), ..Default::default() };
@@ -82,8 +81,16 @@ pub(super) async fn controllers(kit: &Kit) -> Vec<Tried> {
     one(kit, all, listed, ControllerListVolumeHealthRequest::default()).await;
     let request = ControllerGetVolumeHealthRequest { volume_id: volume_id(), ..Default::default() };
     one(kit, all, listed || has(ControllerRpc::GetVolumeHealth), request).await;
+    snapshots(kit, all, offers).await;
+    groups(kit, all, offers).await;
+    tried
+}
+
+async fn snapshots(kit: &Kit, all: &mut Vec<Tried>, offers: &Offers) {
+    let has = |rpc| offers.controller(rpc);
+    let snapshot_id = || NO_SNAPSHOT.to_owned();
     let request = CreateSnapshotRequest {
-        source_volume_id: volume_id(),
+        source_volume_id: NO_VOLUME.to_owned(),
         name: kit.name("sample"),
         parameters: kit.params().snapshot_parameters.clone(),
         ..Default::default()
@@ -94,8 +101,6 @@ pub(super) async fn controllers(kit: &Kit) -> Vec<Tried> {
     one(kit, all, has(ControllerRpc::ListSnapshots), ListSnapshotsRequest::default()).await;
     let request = GetSnapshotRequest { snapshot_id: snapshot_id(), ..Default::default() };
     one(kit, all, has(ControllerRpc::GetSnapshot), request).await;
-    groups(kit, all, offers).await;
-    tried
 }
 
 async fn groups(kit: &Kit, all: &mut Vec<Tried>, offers: &Offers) {

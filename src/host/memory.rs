@@ -198,6 +198,7 @@ mod tests {
             expand: true,
             snapshots: false,
             groups: false,
+            snapshot_metadata: false,
             clones: false,
             modify: false,
             health: false,

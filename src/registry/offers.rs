@@ -25,6 +25,8 @@ pub struct Offers {
     pub snapshots: bool,
     /// GROUP_CONTROLLER_SERVICE, with CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT.
     pub groups: bool,
+    /// SNAPSHOT_METADATA_SERVICE.
+    pub snapshot_metadata: bool,
     /// CLONE_VOLUME.
     pub clones: bool,
     /// MODIFY_VOLUME.
@@ -48,13 +50,15 @@ impl Offers {
         let node_half = backend.node.as_ref().filter(|_| node);
         let stage = node_half.is_some_and(|(_, staging)| *staging == Staging::Needed);
         let controller = controller && backend.volumes.is_some();
+        let snapshots = controller && backend.create.is_some() && backend.snapshots.is_some();
         Self {
             controller,
             create: controller && backend.create.is_some(),
             room: controller && backend.room.is_some(),
             expand: controller && backend.expand.is_some(),
-            snapshots: controller && backend.create.is_some() && backend.snapshots.is_some(),
-            groups: controller && backend.snapshots.is_some() && backend.groups.is_some(),
+            snapshots,
+            groups: snapshots && backend.groups.is_some(),
+            snapshot_metadata: snapshots && backend.changed_blocks.is_some(),
             clones: controller && backend.create.is_some() && backend.clones,
             modify: controller && backend.modify.is_some(),
             health: controller && backend.health.is_some(),
@@ -75,6 +79,7 @@ impl Offers {
             expand: self.expand && other.expand,
             snapshots: self.snapshots && other.snapshots,
             groups: self.groups && other.groups,
+            snapshot_metadata: self.snapshot_metadata && other.snapshot_metadata,
             clones: self.clones && other.clones,
             modify: self.modify && other.modify,
             health: self.health && other.health,
@@ -103,6 +108,7 @@ impl Offers {
             ("EXPAND_VOLUME", self.expand, shared.expand),
             ("snapshots", self.snapshots, shared.snapshots),
             ("GROUP_CONTROLLER_SERVICE", self.groups, shared.groups),
+            ("SNAPSHOT_METADATA_SERVICE", self.snapshot_metadata, shared.snapshot_metadata),
             ("CLONE_VOLUME", self.clones, shared.clones),
             ("MODIFY_VOLUME", self.modify, shared.modify),
             ("GET_VOLUME_HEALTH of the controller", self.health, shared.health),
@@ -123,6 +129,7 @@ impl fmt::Display for Offers {
             ("expand", self.expand),
             ("snapshots", self.snapshots),
             ("groups", self.groups),
+            ("changed blocks", self.snapshot_metadata),
             ("clones", self.clones),
             ("modify", self.modify),
             ("health", self.health),
@@ -146,6 +153,7 @@ mod tests {
         expand: true,
         snapshots: true,
         groups: true,
+        snapshot_metadata: true,
         clones: true,
         modify: true,
         health: true,

@@ -28,6 +28,7 @@ const WAIT: Duration = Duration::from_secs(30);
 pub(super) struct Call {
     rpc: &'static str,
     deadline: Deadline,
+    is_said: bool,
     secrets: Secrets,
 }
 
@@ -35,13 +36,20 @@ impl Call {
     /// The call that `request` is, with the deadline its client gave.
     pub(super) fn of<T>(rpc: &'static str, request: &Request<T>) -> Self {
         let timeout = request.metadata().get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
-        Self { rpc, deadline: Deadline::after(timeout), secrets: Secrets::default() }
+        Self { rpc, deadline: Deadline::after(timeout), is_said: timeout.is_some(), secrets: Secrets::default() }
     }
 
     /// The same call, answered within 2 seconds: whoever asks how a volume is must not be held by a store that is dead.
     pub(super) fn quick(mut self) -> Self {
         self.deadline = self.deadline.at_most(QUICK);
         self
+    }
+
+    /// The same call for the next message of a stream. A client that gave no deadline waits for each as long as others
+    /// wait for an answer.
+    pub(super) fn next_page(&self) -> Self {
+        let deadline = if self.is_said { self.deadline } else { Deadline::after(None) };
+        Self { deadline, ..self.clone() }
     }
 
     /// The same call with the secrets of its request.

@@ -25,6 +25,7 @@ pub(super) fn plugin(offers: Offers) -> Vec<PluginCapability> {
         (offers.constraints, Type::Service(service(Service::VolumeAccessibilityConstraints))),
         (offers.groups, Type::Service(service(Service::GroupControllerService))),
         (offers.snapshot_constraints(), Type::Service(service(Service::SnapshotAccessibilityConstraints))),
+        (offers.snapshot_metadata, Type::Service(service(Service::SnapshotMetadataService))),
         (
             offers.expand || offers.expand_node,
             Type::VolumeExpansion(VolumeExpansion { r#type: Expansion::Online.into() }),

@@ -1,6 +1,7 @@
 //! The way of a request on stores in memory.
 
 mod fake;
+mod snapshot_metadata;
 mod snapshots;
 
 use std::sync::Arc;

@@ -85,11 +85,16 @@ impl SnapshotHandle {
 /// # Errors
 /// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) where it is missing or too long.
 pub fn snapshot_handle(text: String) -> Result<SnapshotHandle> {
+    snapshot_handle_of("snapshot_id", text)
+}
+
+/// As [`snapshot_handle`], for a snapshot that is named in another field.
+pub(super) fn snapshot_handle_of(field: &str, text: String) -> Result<SnapshotHandle> {
     if text.is_empty() {
-        return Err(missing("snapshot_id"));
+        return Err(missing(field));
     }
     telemetry::record(Field::SnapshotId, &text);
-    short("snapshot_id", &text)?;
+    short(field, &text)?;
     Ok(match text.parse() {
         Ok(id) => SnapshotHandle::Ours(id),
         Err(_) => SnapshotHandle::Foreign(text),

@@ -7,10 +7,12 @@ mod controller;
 mod copies;
 mod disk;
 mod groups;
+mod health;
 mod identity;
 mod metadata;
 mod node;
 mod state;
+mod volumes;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

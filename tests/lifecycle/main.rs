@@ -5,6 +5,7 @@
 mod answers;
 mod block;
 mod capacity;
+mod changed_blocks;
 mod ephemeral;
 mod fs_group;
 mod full;

@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use dunnage_csi_proto::csi::v1::{controller_service_capability, node_service_capability};
-use dunnage_test_common::Client;
+use dunnage_csi_proto::csi::v1::{controller_service_capability, node_service_capability, plugin_capability};
+use dunnage_test_common::{Client, Need, Setup, can_run, mount_new};
 use tonic::Code;
 
-use crate::rig;
+use crate::{DUNNAGE, IMAGE, rig};
 
 /// An RPC, the capability without which it must not be there, and the code of its answer to an empty request.
 type Called = (&'static str, &'static str, Code);
 
 /// Needs no capability of its own.
 const ALWAYS: &str = "";
-/// Belongs to a service that no plugin here has.
-const NEVER: &str = "never";
+/// The capability of a service that a plugin may have.
+const GROUPS: &str = "plugin GROUP_CONTROLLER_SERVICE";
+const METADATA: &str = "plugin SNAPSHOT_METADATA_SERVICE";
 
 /// Calls all 36.
 fn all(client: &Client) -> [Called; 36] {
@@ -45,12 +46,12 @@ fn all(client: &Client) -> [Called; 36] {
         controller_expand_volume "controller EXPAND_VOLUME",
         controller_get_volume "controller GET_VOLUME",
         controller_modify_volume "controller MODIFY_VOLUME",
-        group_controller_get_capabilities NEVER,
-        create_volume_group_snapshot NEVER,
-        delete_volume_group_snapshot NEVER,
-        get_volume_group_snapshot NEVER,
-        get_metadata_allocated NEVER,
-        get_metadata_delta NEVER,
+        group_controller_get_capabilities GROUPS,
+        create_volume_group_snapshot GROUPS,
+        delete_volume_group_snapshot GROUPS,
+        get_volume_group_snapshot GROUPS,
+        get_metadata_allocated METADATA,
+        get_metadata_delta METADATA,
         node_stage_volume "node STAGE_UNSTAGE_VOLUME",
         node_unstage_volume "node STAGE_UNSTAGE_VOLUME",
         node_publish_volume ALWAYS,
@@ -71,19 +72,45 @@ fn advertised(client: &Client) -> Result<BTreeSet<String>> {
     let controller = controller.filter_map(|one| one.r#type).map(|Controller(rpc)| rpc.r#type().as_str_name());
     let node = client.node_get_capabilities(Default::default())?.capabilities.into_iter();
     let node = node.filter_map(|one| one.r#type).map(|Node(rpc)| rpc.r#type().as_str_name());
-    Ok(controller.map(|name| format!("controller {name}")).chain(node.map(|name| format!("node {name}"))).collect())
+    let plugin = client.get_plugin_capabilities(Default::default())?.capabilities.into_iter();
+    let plugin = plugin.filter_map(|one| match one.r#type {
+        Some(plugin_capability::Type::Service(service)) => Some(service.r#type().as_str_name()),
+        _ => None,
+    });
+    let names = controller.map(|name| format!("controller {name}")).chain(node.map(|name| format!("node {name}")));
+    Ok(names.chain(plugin.map(|name| format!("plugin {name}"))).collect())
 }
 
 #[test]
 fn every_rpc_is_advertised_or_unimplemented() -> Result<()> {
     let Some(rig) = rig("every_rpc_is_advertised_or_unimplemented")? else { return Ok(()) };
     for (name, client) in [("dir", &rig.files), ("image", &rig.disks)] {
-        let advertised = advertised(client)?;
-        ensure!(!advertised.is_empty(), "{name} advertises nothing");
-        for (rpc, capability, code) in all(client) {
-            let there = capability == ALWAYS || advertised.contains(capability);
-            ensure!(there == (code != Code::Unimplemented), "{name}: {rpc} is {code:?}, {advertised:?} are advertised");
-        }
+        let advertised = compare(name, client)?;
+        ensure!(!advertised.contains(METADATA), "{name} has files that share no blocks");
     }
     Ok(())
+}
+
+#[test]
+fn where_files_share_blocks_more_rpcs_are_advertised() -> Result<()> {
+    let test = "where_files_share_blocks_more_rpcs_are_advertised";
+    if !can_run(test, &[Need::Root, Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    let setup = Setup::new()?.backend("disks", "image", "")?;
+    mount_new(&setup.scratch().path().join("disk"), 512, &setup.root("disks"), &["mkfs.xfs", "-q"], "loop")?;
+    let advertised = compare("image on XFS", &setup.start(DUNNAGE)?.client(IMAGE)?)?;
+    ensure!(advertised.contains(METADATA) && advertised.contains(GROUPS), "{advertised:?}");
+    Ok(())
+}
+
+/// Whether each RPC is there if it is advertised, and only then.
+fn compare(name: &str, client: &Client) -> Result<BTreeSet<String>> {
+    let advertised = advertised(client)?;
+    ensure!(!advertised.is_empty(), "{name} advertises nothing");
+    for (rpc, capability, code) in all(client) {
+        let there = capability == ALWAYS || advertised.contains(capability);
+        ensure!(there == (code != Code::Unimplemented), "{name}: {rpc} is {code:?}, {advertised:?} are advertised");
+    }
+    Ok(advertised)
 }

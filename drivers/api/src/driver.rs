@@ -5,6 +5,7 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 
+use crate::changed_blocks::ChangedBlocks;
 use crate::command::{Commands, Tool};
 use crate::context::Context;
 use crate::controller::{Create, Expand, Groups, Health, Modify, Room, Snapshots, Volumes};
@@ -127,6 +128,8 @@ pub struct Backend {
     /// Taking snapshots of several volumes at one moment, with the parameters of [`snapshots`](Self::snapshots), which it
     /// needs.
     pub groups: Option<Arc<dyn Groups>>,
+    /// Telling which bytes of a snapshot hold data, and which differ between two.
+    pub changed_blocks: Option<Arc<dyn ChangedBlocks>>,
     /// Whether [`Create`] makes volumes that hold what another volume holds.
     pub clones: bool,
     /// Telling what is wrong with a volume.
@@ -151,6 +154,7 @@ impl Backend {
             modify: None,
             snapshots: None,
             groups: None,
+            changed_blocks: None,
             clones: false,
             health: None,
             room: None,
@@ -204,6 +208,13 @@ impl Backend {
     #[must_use]
     pub fn with_groups(mut self, groups: Arc<dyn Groups>) -> Self {
         self.groups = Some(groups);
+        self
+    }
+
+    /// It can be told which bytes of a snapshot hold data, and which differ between two. Needs snapshots.
+    #[must_use]
+    pub fn with_changed_blocks(mut self, changed_blocks: Arc<dyn ChangedBlocks>) -> Self {
+        self.changed_blocks = Some(changed_blocks);
         self
     }
 

@@ -11,6 +11,7 @@
 
 mod capability;
 mod capacity;
+mod changed_blocks;
 mod command;
 mod context;
 mod controller;
@@ -34,6 +35,7 @@ mod volume;
 
 pub use capability::{Access, AccessMode, FsType, MountAccess, VolumeCapability};
 pub use capacity::{Bytes, CapacityRange};
+pub use changed_blocks::{BlockRanges, ChangedBlocks};
 pub use command::{Command, Commands, Output, System, Tool};
 pub use context::Context;
 pub use controller::{Create, Expand, Groups, Health, Modify, Room, Snapshots, Volumes};

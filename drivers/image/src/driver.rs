@@ -8,10 +8,10 @@ use dunnage_driver_api::{
     Result, Staging,
 };
 
-use crate::check;
 use crate::config::Image;
 use crate::node::{self, LoopNode};
 use crate::store::Store;
+use crate::{check, fiemap};
 
 impl Driver for Image {
     const NAME: &'static str = "image";
@@ -37,11 +37,11 @@ impl Driver for Image {
             .with_health(store.clone())
             .with_room(store.clone())
             .with_node(node, Staging::Needed);
-        Ok(if store.copies.is_some() {
-            backend.with_snapshots(store.clone(), ParameterType::of::<NoParameters>()).with_groups(store).with_clones()
-        } else {
-            backend
-        })
+        let Some(copies) = &store.copies else { return Ok(backend) };
+        let snapshots = ParameterType::of::<NoParameters>();
+        let backend = backend.with_snapshots(store.clone(), snapshots).with_groups(store.clone()).with_clones();
+        let is_trusted = fiemap::is_trusted(&copies.folder);
+        Ok(if is_trusted { backend.with_changed_blocks(store) } else { backend })
     }
 
     fn check(&self, _: &Opening) -> Vec<Finding> {

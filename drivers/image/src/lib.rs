@@ -3,10 +3,12 @@
 //! A volume is a file below the root, sparse or preallocated, and a record beside it. On a node it is bound to a loop
 //! device, which the host formats and mounts, or hands on as a raw block device.
 
+mod changes;
 mod check;
 mod config;
 mod copies;
 mod driver;
+mod fiemap;
 mod groups;
 mod image_file;
 mod loop_device;

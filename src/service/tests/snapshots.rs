@@ -14,7 +14,7 @@ fn two_stores() -> (tempfile::TempDir, Services) {
     (folder, services)
 }
 
-async fn volume(services: &Services, name: &str, backend: &str) -> String {
+pub(super) async fn volume(services: &Services, name: &str, backend: &str) -> String {
     made(services, name, Some(backend), None, 4096).await.unwrap().volume_id
 }
 
@@ -34,7 +34,7 @@ async fn made(
     Ok(answer.into_inner().volume.unwrap())
 }
 
-async fn cut(services: &Services, name: &str, source: &str) -> Result<csi::Snapshot, Status> {
+pub(super) async fn cut(services: &Services, name: &str, source: &str) -> Result<csi::Snapshot, Status> {
     let request =
         csi::CreateSnapshotRequest { name: name.into(), source_volume_id: source.into(), ..Default::default() };
     Ok(services.create_snapshot(Request::new(request)).await?.into_inner().snapshot.unwrap())

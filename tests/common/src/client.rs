@@ -18,6 +18,7 @@ pub async fn connect(socket: &Path) -> Result<Channel> {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
-    let endpoint = Endpoint::from_static("http://localhost");
+    // What other clients have: a stream that nobody reads stops after as much.
+    let endpoint = Endpoint::from_static("http://localhost").initial_stream_window_size(65_535);
     endpoint.connect_with_connector(connector).await.with_context(|| format!("cannot connect to {}", socket.display()))
 }

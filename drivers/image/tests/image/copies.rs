@@ -8,7 +8,7 @@ use dunnage_driver_api::{
 use crate::support::{Calls, MIB, Root, block, cx, is_root, mount, read, size_of, write};
 
 /// Both file systems, each with room for a few small images.
-fn roots() -> Vec<Root> {
+pub(crate) fn roots() -> Vec<Root> {
     if is_root() {
         [FsType::Xfs, FsType::Btrfs].map(|fs_type| Root::on_new(fs_type, "", 512 * MIB)).into()
     } else {
@@ -16,7 +16,7 @@ fn roots() -> Vec<Root> {
     }
 }
 
-trait Copying {
+pub(crate) trait Copying {
     fn snapshots(&self) -> &dyn Snapshots;
     fn cut(&self, name: &str, volume: &Volume) -> Result<Snapshot>;
     fn fill(&self, name: &str, bytes: u64, content: ContentSource, capability: VolumeCapability) -> Result<Volume>;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod blank;
+mod changes;
 mod copies;
 mod cut_off;
 mod lives;
