@@ -36,8 +36,10 @@ fn case(writer: &mut Writer<Vec<u8>>, outcome: &Outcome) -> io::Result<()> {
         Verdict::Failed(failure) => element
             .write_inner_content(|writer| {
                 let text = plain(&failure.to_string());
-                let failed =
-                    writer.create_element("failure").with_attribute(("message", plain(&failure.wants).as_str()));
+                let failed = writer.create_element("failure").with_attribute((
+                    "message",
+                    plain(&format!("came {}, wanted {}", failure.came, failure.wants)).as_str(),
+                ));
                 failed.write_text_content(BytesText::new(&text)).map(drop)
             })
             .map(drop),
@@ -104,7 +106,7 @@ mod tests {
         let suite = document.root_element();
         assert_eq!((suite.attribute("tests"), suite.attribute("failures")), (Some("4"), Some("1")));
         let failure = document.descendants().find(|node| node.has_tag_name("failure")).unwrap();
-        assert_eq!(failure.attribute("message"), Some("'<'"));
+        assert_eq!(failure.attribute("message"), Some("came ]]>, wanted '<'"));
         assert_eq!(failure.text(), Some("sent: <a & \"b\">\ncame: ]]>\nwants: '<'"));
     }
 }

@@ -48,7 +48,10 @@ impl Need {
             Self::Group(rpc) => (offers.group(*rpc), not_advertised(rpc.as_str_name(), "group controller")),
             Self::Expansion(kind) => (offers.expansion(*kind), not_advertised(kind.as_str_name(), "volume expansion")),
             Self::Mounts => return no_mounts(kit),
-            Self::Uses(kind) => (kit.uses(*kind), format!("the plugin refuses volumes with access type {kind}")),
+            Self::Uses(kind) => (
+                kit.uses(*kind),
+                format!("access type {kind} is left out by `access` in --params, or refused by the plugin"),
+            ),
             Self::Content => return no_mounts(kit),
             Self::OtherParameters => (!kit.params().other_parameters.is_empty(), not_given("other_parameters")),
             Self::MutableParameters => (!kit.params().mutable_parameters.is_empty(), not_given("mutable_parameters")),

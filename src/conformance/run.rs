@@ -85,7 +85,7 @@ pub async fn run(options: Options, interrupt: &Interrupt, show: &mut dyn Show) -
             report.interrupted = true;
             break;
         }
-        let outcome = one(&kit, case, interrupt).await;
+        let outcome = one(&kit, case, &options.endpoint, interrupt).await;
         show.outcome(&outcome)?;
         report.cases.push(outcome);
     }
@@ -142,9 +142,9 @@ async fn find_kinds(kit: &Kit) -> Vec<Kind> {
     kinds
 }
 
-async fn one(kit: &Kit, case: &Case, interrupt: &Interrupt) -> Outcome {
+async fn one(kit: &Kit, case: &Case, endpoint: &Endpoint, interrupt: &Interrupt) -> Outcome {
     let begin = Instant::now();
-    let dead = kit.is_dead().then(|| "the plugin ended, and does not start again".to_owned());
+    let dead = kit.is_dead().then(|| "the plugin is gone".to_owned());
     let checked = match dead.or_else(|| case.lack(kit)) {
         Some(reason) => Err(Stop::Skipped(reason)),
         None => tokio::select! {
@@ -152,7 +152,7 @@ async fn one(kit: &Kit, case: &Case, interrupt: &Interrupt) -> Outcome {
             () = interrupt.raised() => Err(Stop::Skipped("interrupted".to_owned())),
         },
     };
-    let crashed = if kit.is_dead() { None } else { crashed(kit).await };
+    let crashed = if kit.is_dead() { None } else { crashed(kit, endpoint).await };
     let left = if kit.is_dead() { Vec::new() } else { kit.undo_all().await };
     let verdict = match crashed {
         Some(failure) => Verdict::Failed(failure),
@@ -161,9 +161,17 @@ async fn one(kit: &Kit, case: &Case, interrupt: &Interrupt) -> Outcome {
     Outcome { name: case.name, section: case.section, strength: case.strength, verdict, micros: micros(begin) }
 }
 
-/// Whether the plugin that the kit has started ended by itself in the case; then it is started again, for the next one.
-async fn crashed(kit: &Kit) -> Option<Failure> {
-    let started = kit.started()?;
+/// Whether the plugin ended by itself in the case. One that the kit has started is started again, for the next one.
+async fn crashed(kit: &Kit, endpoint: &Endpoint) -> Option<Failure> {
+    let Some(started) = kit.started() else {
+        let gone = std::os::unix::net::UnixStream::connect(endpoint.path()).is_err();
+        return gone.then(|| {
+            kit.set_dead();
+            let wants = "a plugin that goes on serving, whatever it is sent".to_owned();
+            let came = "the plugin does not answer any more".to_owned();
+            Failure { sent: format!("the last call: {}", kit.last_call()), came, wants }
+        });
+    };
     if !started.ends(&kit.plugin()).await {
         return None;
     }

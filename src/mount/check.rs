@@ -38,7 +38,14 @@ pub(super) fn is_whole(cx: &Context, path: &Path, found: &FileSystem) -> Result<
         return Ok(true);
     }
     let command = E2FSCK.command().args(["-f", "-n"]).arg(path).timeout(TIMEOUT);
-    Ok(cx.commands.run(&command)?.status.success())
+    let output = cx.commands.run(&command)?;
+    match output.status.code() {
+        Some(0) => Ok(true),
+        // Errors that were left as they are. Any other end says nothing of the disk.
+        Some(4) => Ok(false),
+        _ => Err(Error::internal(format!("e2fsck could not look at {}: {}", path.display(), output.status))
+            .caused_by(Error::internal(output.stderr.trim().to_owned()))),
+    }
 }
 
 /// Checks an ext4 and repairs what is safe to.

@@ -1,9 +1,10 @@
 //! Holding volumes still: a freeze that nobody can be left in.
 //!
 //! - Only a file system that holds one volume and nothing else is frozen: one on the device of a staged volume.
-//! - Before it is frozen, a file of this boot says so, and a child of this process has it open ([`guard`]). The child thaws
-//!   it when the time is up, or when this process is gone; while it lives it has the file locked. The next process to
-//!   open the engine waits for that lock and thaws what is frozen still.
+//! - Before it is frozen, a file of this boot says so, and a child of this process has it open ([`guard`]). The child is
+//!   told of each file system once it is frozen, and thaws it when the time is up, or when this process is gone; also one
+//!   that took longer to freeze than it was to be frozen. While it lives it has the file locked. The next process to open
+//!   the engine waits for that lock and thaws what is frozen still.
 //! - A file system that is frozen already is somebody else's: it is left alone, and the volume is not held.
 //! - Only what was frozen all the time counts: whoever lets go is told where it was not.
 
@@ -22,7 +23,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::place::{Place, Seen};
-use super::record::Record;
+use super::record::{self, Record};
 use super::root::Root;
 use super::uses::published;
 use super::{Engine, sys};
@@ -131,6 +132,7 @@ struct Freeze {
     intent: PathBuf,
     guard: Option<Guard>,
     frozen: Vec<(Frozen, OwnedFd)>,
+    within: Duration,
 }
 
 impl Freeze {
@@ -139,36 +141,44 @@ impl Freeze {
         self.thaw()
     }
 
+    /// The guard goes last: at no moment is anything frozen that nobody would thaw.
     fn thaw(&mut self) -> Result<()> {
-        let mut result = match self.guard.take().map(Guard::dismiss) {
-            Some(Ok(false)) => {
-                self.frozen.clear();
-                Err(Error::precondition(
-                    "the copy took longer than the volume may be held: it was let go, repeat the call",
-                )
-                .retry(true))
-            }
-            Some(Err(error)) => Err(Error::io("cannot end the guard of a frozen file system", error)),
-            Some(Ok(true)) | None => Ok(()),
-        };
+        let mut result = Ok(());
         for (mount, top) in self.frozen.drain(..) {
             match sys::thaw(&top) {
                 Ok(()) => {}
                 // It was not frozen any more.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     result = result.and(Err(Error::precondition(format!(
-                        "somebody else thawed the file system at {} while it was copied: repeat the call",
-                        mount.path.display()
+                        "the file system at {} was thawed while it was copied, by its guard after {} s or by somebody else: \
+                         repeat the call",
+                        mount.path.display(),
+                        self.within.as_secs()
                     ))
                     .retry(true)));
                 }
                 Err(error) => result = result.and(Err(mount.error("thaw", error))),
             }
         }
-        // Where it stays, the next start finds nothing frozen.
-        let _ = fs::remove_file(&self.intent);
+        if let Some(guard) = self.guard.take() {
+            result = result.and(match guard.dismiss() {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    Err(Error::precondition("the copy took longer than a volume may be held: repeat the call")
+                        .retry(true))
+                }
+                Err(error) => Err(Error::io("cannot end the guard of a frozen file system", error)),
+            });
+        }
+        // A file that stays says nothing any more.
+        let _ = strike_out(&self.intent).and_then(|()| fs::remove_file(&self.intent));
         result
     }
+}
+
+/// Takes the words out of a file that says what is frozen.
+fn strike_out(intent: &Path) -> io::Result<()> {
+    File::options().write(true).open(intent)?.set_len(0)
 }
 
 impl Drop for Freeze {
@@ -235,12 +245,17 @@ impl Engine {
         file.write_all(&text).map_err(failed)?;
         let tops: Vec<_> = mounts.iter().map(|(_, top)| top).collect();
         let guard = self.guards.start(&intent, &tops, within);
-        let mut freeze = Freeze { intent, guard: None, frozen: Vec::new() };
+        let mut freeze = Freeze { intent, guard: None, frozen: Vec::new(), within };
         let guard = guard.map_err(|error| Error::io("cannot start the guard of a frozen file system", error))?;
         freeze.guard = Some(guard);
         for (mount, top) in mounts {
             match sys::freeze(&top) {
-                Ok(()) => freeze.frozen.push((mount, top)),
+                Ok(()) => {
+                    freeze.frozen.push((mount, top));
+                    let told = freeze.guard.as_mut().map_or(Ok(()), Guard::tell_frozen);
+                    // Dropped, it is thawed by whoever is left to do it.
+                    told.map_err(|error| Error::io("the guard of a frozen file system has ended", error).retry(true))?;
+                }
                 Err(error) => {
                     let refused = refusal(&mount, error);
                     // What was frozen is thawed; this one is not ours to thaw.
@@ -252,19 +267,21 @@ impl Engine {
         Ok(freeze)
     }
 
-    /// Thaws what a process that is gone left frozen.
+    /// Thaws what a process that is gone left frozen. Where that does not succeed it is logged, and its file stays for the
+    /// next start: one volume must not keep all others from being served.
     ///
     /// # Errors
-    /// Where that cannot be told, or does not succeed.
+    /// Where the folder of this boot cannot be read.
     pub(super) fn thaw_left(&self) -> Result<()> {
         let folder = self.records.folder();
         let failed =
             |error: io::Error| Error::io(format!("cannot look for frozen file systems in {}", folder.display()), error);
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == FROZEN) {
-                thaw_left(&path).map_err(|error| error.with("file", path.display()))?;
-                fs::remove_file(&path).map_err(failed)?;
+            if path.extension().is_some_and(|extension| extension == FROZEN)
+                && let Err(error) = thaw_left(&path)
+            {
+                tracing::error!(file = %path.display(), error = error.report(), "a file system may still be frozen");
             }
         }
         Ok(())
@@ -273,9 +290,6 @@ impl Engine {
 
 fn thaw_left(path: &Path) -> Result<()> {
     let failed = |error| Error::io("cannot read what is frozen", error);
-    let text = fs::read(path).map_err(failed)?;
-    // A file that was cut short was never followed by a freeze.
-    let Ok(intent) = serde_json::from_slice::<Intent>(&text) else { return Ok(()) };
     let file = File::open(path).map_err(failed)?;
     let until = Instant::now() + PATIENCE;
     while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -284,6 +298,12 @@ fn thaw_left(path: &Path) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    let text = fs::read(path).map_err(failed)?;
+    if record::is_later(&text, VERSION) {
+        return Err(Error::precondition("a later release wrote it: run that one, or thaw what it names"));
+    }
+    // One that is empty was struck out by its guard; one that was cut short was never followed by a freeze.
+    let intent = serde_json::from_slice::<Intent>(&text).unwrap_or(Intent { version: VERSION, mounts: Vec::new() });
     for mount in &intent.mounts {
         let Some(top) = mount.open()? else { continue };
         match sys::thaw(&top) {
@@ -292,7 +312,7 @@ fn thaw_left(path: &Path) -> Result<()> {
             Err(error) => return Err(mount.error("thaw", error)),
         }
     }
-    Ok(())
+    strike_out(path).and_then(|()| fs::remove_file(path)).map_err(failed)
 }
 
 fn refusal(mount: &Frozen, error: io::Error) -> Error {

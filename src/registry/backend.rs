@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dunnage_driver_api::{
-    Access, Backend, BackendName, Commands, Configured, Context, Error, ErrorKind, Health, Node, Parameters, Reach,
-    ReleaseRecord, Result, Staging, Volume, VolumeCapability, VolumeId, VolumeKey, Volumes,
+    Access, Backend, BackendName, Commands, Configured, Context, Error, ErrorKind, Health, HealthFinding, HealthStatus,
+    Node, Parameters, Reach, ReleaseRecord, Result, Staging, Volume, VolumeCapability, VolumeId, VolumeKey, Volumes,
 };
 
 use crate::config::Ephemeral;
@@ -105,6 +105,16 @@ impl ServedBackend {
         self.backend.health.as_deref().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, format!("backend {} tells nothing of its volumes' health", self.name))
         })
+    }
+
+    /// What is wrong with a volume. That it cannot be told is a finding too: one volume must not hide the others.
+    ///
+    /// # Errors
+    /// As [`health`](Self::health).
+    pub fn health_of(&self, cx: &Context, volume: &Volume) -> Result<Vec<HealthFinding>> {
+        Ok(self.health()?.health(cx, volume).unwrap_or_else(|error| {
+            vec![HealthFinding::new(HealthStatus::Inaccessible, "HealthUnknown", error.report())]
+        }))
     }
 
     /// The node half, and whether it wants staging.

@@ -61,10 +61,11 @@ impl ServedBackend {
             parameters.check(&new.parameters).map_err(|error| error.with("backend", &self.name))?;
         }
         if let Some(existing) = snapshots.find(cx, &SnapshotKey::of_name(&new.name))? {
-            if snapshots.is_half_deleted(cx, &existing)? {
+            if existing.fingerprint == new.fingerprint {
+                if !snapshots.is_half_deleted(cx, &existing)? {
+                    return Ok(existing);
+                }
                 snapshots.delete(cx, &existing)?;
-            } else if existing.fingerprint == new.fingerprint {
-                return Ok(existing);
             } else {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,

@@ -195,6 +195,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_deadline_of_the_client_is_one_for_a_whole_stream() {
+        let unsaid = Call::of("GetMetadataDelta", &Request::new(()));
+        let mut request = Request::new(());
+        request.set_timeout(Duration::from_secs(60));
+        let said = Call::of("GetMetadataDelta", &request);
+        assert!(unsaid.next_page().deadline.answer_by() > unsaid.deadline.answer_by());
+        assert_eq!(said.next_page().deadline.answer_by(), said.deadline.answer_by());
+    }
+
+    #[test]
     fn timeouts_are_read_as_grpc_writes_them() {
         assert_eq!(timeout("15S"), Some(Duration::from_secs(15)));
         assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));

@@ -64,6 +64,7 @@ impl GroupController for Services {
         let backend = shared.plugin.backend_with(&id.instance).map_err(refused)?;
         // What copies from a member shares its key.
         let of_members = members.iter().filter_map(|text| text.parse::<SnapshotId>().ok());
+        let of_members = of_members.filter(|member| member.instance == id.instance);
         let of_members = of_members.map(|id| Key::snapshot(id.instance, id.key));
         let keys = Keys::new(of_members.chain([Key::group(id.instance.clone(), id.key.clone())]), []);
         let (lane, fields) = (Lane::ChangesOfSnapshot(id.key.clone()), (id.clone(), members.clone()));

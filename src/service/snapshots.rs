@@ -98,7 +98,11 @@ pub(super) async fn list(
     let nothing = csi::ListSnapshotsResponse::default();
     let source = match source {
         Some(VolumeHandle::Foreign(_)) => return Ok(nothing),
-        Some(VolumeHandle::Ours(id)) => Some(id),
+        Some(VolumeHandle::Ours(id)) => {
+            // Only its own store may say that a volume has no snapshots.
+            shared.plugin.backend_of(&id).map_err(refused)?;
+            Some(id)
+        }
         None => None,
     };
     match snapshot {

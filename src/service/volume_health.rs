@@ -28,7 +28,7 @@ pub(super) async fn get(
     let findings = shared
         .read(call.with_secrets(secrets), backend, Some(&key), move |_, backend, cx| {
             let volume = backend.volume(cx, &id)?;
-            backend.health()?.health(cx, &volume)
+            backend.health_of(cx, &volume)
         })
         .await?;
     Ok(wire::volume_health_to_wire(text, &findings))
@@ -87,7 +87,7 @@ fn look_at(backend: &ServedBackend, cx: &Context, after: Option<&VolumeKey>) -> 
     let more_after = volumes.last().filter(|_| volumes.len() == CHUNK).map(|volume| volume.key.clone());
     let mut adverse = Vec::new();
     for volume in volumes {
-        let findings = backend.health()?.health(cx, &volume)?;
+        let findings = backend.health_of(cx, &volume)?;
         if !findings.is_empty() {
             let health = wire::volume_health_to_wire(backend.id(&volume).to_string(), &findings);
             adverse.push((volume.key, health));

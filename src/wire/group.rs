@@ -85,6 +85,9 @@ pub fn group(
     }
     telemetry::record(Field::SnapshotId, &group_snapshot_id);
     short("group_snapshot_id", &group_snapshot_id)?;
+    if snapshot_ids.len() > MOST {
+        return Err(Error::invalid(format!("snapshot_ids has {} ids: a group has at most {MOST}", snapshot_ids.len())));
+    }
     snapshot_ids.iter().try_for_each(|id| short("snapshot_ids", id))?;
     let id = group_snapshot_id.parse().ok();
     // Of what never was nobody knows the members.

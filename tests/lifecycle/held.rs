@@ -1,6 +1,7 @@
 //! Copies of a file system that is in use: of one moment, and never at the price of its users.
 
 mod groups;
+mod guard;
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -138,8 +138,11 @@ impl CreateGroupSnapshot {
         let name = name.into();
         volumes.sort_by(|(one, _), (other, _)| one.cmp(other));
         let member = |(source, volume): (VolumeId, Volume)| {
-            let name = format!("{name}/{source}");
-            CreateSnapshot::new(name, source, volume, parameters.clone(), fingerprint.clone())
+            // No request has a name with this character, so that no other snapshot has the key of a member.
+            let key = SnapshotKey::of_name(&format!("{name}\u{1}{source}"));
+            let shown = format!("{name}/{source}");
+            let member = CreateSnapshot::new(shown, source, volume, parameters.clone(), fingerprint.clone());
+            CreateSnapshot { key, ..member }
         };
         let members = volumes.into_iter().map(member).collect();
         Self { key: SnapshotKey::of_name(&name), name, members, fingerprint }

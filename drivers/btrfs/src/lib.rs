@@ -61,8 +61,7 @@ impl Driver for Btrfs {
         let again = root.folder().folder(VOLUMES).map_err(root.folder().failed("open", VOLUMES))?;
         let parent = Arc::new(DirectoryParent::new(again));
         let snapshot_records = root.snapshots()?;
-        let snapshots = root.folder().folder_or_make(SNAPSHOTS, 0o700);
-        let snapshots = Subvolumes::new(snapshots.map_err(root.folder().failed("open", SNAPSHOTS))?);
+        let snapshots = Subvolumes::new(root.data_of_snapshots(SNAPSHOTS, &snapshot_records)?);
         let instance = root.instance().clone();
         let store = Arc::new(Store { root, records, volumes, parent, snapshot_records, snapshots, groups });
         store.sweep()?;

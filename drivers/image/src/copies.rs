@@ -19,7 +19,7 @@ use dunnage_driver_api::{
     Access, Bytes, ContentSource, Context, CreateSnapshot, CreateVolume, Error, InUse, Result, Snapshot, SnapshotKey,
     Snapshots, Volume, VolumeCapability, VolumeId,
 };
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::loop_device::{self, LoopDevice};
@@ -42,16 +42,18 @@ pub(crate) struct Copies {
     pub(crate) groups: GroupRecords,
 }
 
-/// Whether files of this folder can share blocks.
+/// Whether files of this folder can share blocks; `before` is whether they could when there was room to try it.
 ///
 /// # Errors
 /// Where the file system does not answer.
-pub(crate) fn can_share(images: &Folder) -> Result<bool> {
+pub(crate) fn can_share(images: &Folder, before: bool) -> Result<bool> {
     let nameless = || rustix::fs::openat(images, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, 0o600.into());
     let shared = nameless().and_then(|one| nameless().and_then(|other| rustix::fs::ioctl_ficlone(&one, &other)));
     match shared {
         Ok(()) => Ok(true),
         Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL | Errno::NOSYS) => Ok(false),
+        // A disk that is full tells nothing: it is what it was.
+        Err(Errno::NOSPC | Errno::DQUOT) => Ok(before),
         Err(error) => Err(images.failed("find out whether files share blocks in", "")(error.into())),
     }
 }
@@ -112,7 +114,10 @@ impl Store {
 
     pub(crate) fn put_in_place(&self, place: Place<'_>) -> Result<()> {
         let (unfinished, folder) = (&self.copies()?.unfinished, place.folder);
-        let moved = unfinished.rename(place.unfinished(), folder, place.key).and_then(|()| folder.sync());
+        // Nothing that has this name is ever written over: where a record has its bytes they are not moved here.
+        let flags = RenameFlags::NOREPLACE;
+        let moved = rustix::fs::renameat_with(unfinished, place.unfinished(), folder, place.key, flags);
+        let moved = moved.map_err(std::io::Error::from).and_then(|()| folder.sync());
         moved.map_err(folder.failed("put the copy in its place", place.key))
     }
 
@@ -123,6 +128,7 @@ impl Store {
         fits(&request.capabilities, &extra)?;
         let size = size::choose(request.capacity, &request.capabilities, extra.fs_type)?;
         let volume = request.volume(size)?;
+        let _making = self.records.making(&request.key);
         image_file::clear(&self.images, &request.key)?;
         let _room = self.reserve_volume(size, size)?;
         let place = self.place(IMAGES, key)?;
@@ -215,15 +221,24 @@ impl Store {
                 File::open(&path).and_then(|device| device.sync_all()).map_err(failed)?;
             }
         }
-        let shared = share(&image, copy);
-        held.let_go()?;
-        shared
+        share(&image, copy).and(held.let_go())
     }
 
     pub(crate) fn reserve_snapshot(&self, size: Bytes) -> Result<dunnage_driver_api::root::Reservation> {
         let records = &self.copies()?.records;
         self.room.reserve(&self.folders(), size, size, || self.records.promised(), |fits| records.reserve(size, fits))
     }
+}
+
+/// That nobody's data has the name of a snapshot that is to be taken.
+pub(crate) fn refuse_data(folder: &Folder, key: &str) -> Result<()> {
+    if folder.contains(key)? {
+        return Err(Error::precondition(format!(
+            "{} holds data and no snapshot has it: move it away, or restore its record from a backup",
+            folder.path().join(key).display()
+        )));
+    }
+    Ok(())
 }
 
 /// Has `copy`, an empty file, share all blocks of `source`, in one step for all who write to it.
@@ -276,12 +291,7 @@ impl Snapshots for Store {
     fn create(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot> {
         let Copies { folder, records, .. } = self.copies()?;
         let key = request.key.as_str();
-        if folder.contains(key)? {
-            return Err(Error::precondition(format!(
-                "{} holds data and no snapshot has it: move it away, or restore its record from a backup",
-                folder.path().join(key).display()
-            )));
-        }
+        refuse_data(folder, key)?;
         let content = ContentSource::Volume(request.volume.clone());
         let extra = self.extra_of(&content)?;
         let _room = self.reserve_snapshot(request.volume.capacity)?;
@@ -299,11 +309,21 @@ impl Snapshots for Store {
 
     fn delete(&self, _: &Context, snapshot: &Snapshot) -> Result<()> {
         let Copies { folder, records, .. } = self.copies()?;
+        self.remove_unfinished(self.place(SNAPSHOTS, snapshot.key.as_str())?)?;
         self.root.trash().discard(folder, snapshot.key.as_str())?;
         records.remove(&snapshot.key)
     }
 
     fn is_half_deleted(&self, _: &Context, snapshot: &Snapshot) -> Result<bool> {
-        self.copies()?.folder.contains(snapshot.key.as_str()).map(|found| !found)
+        let place = self.place(SNAPSHOTS, snapshot.key.as_str())?;
+        if place.folder.contains(place.key)? {
+            return Ok(false);
+        }
+        // Cut, and not put in its place: the file system did not answer at that moment.
+        if self.copies()?.unfinished.contains(place.unfinished())? {
+            self.put_in_place(place)?;
+            return Ok(false);
+        }
+        Ok(true)
     }
 }

@@ -9,7 +9,7 @@ use dunnage_driver_api::{
     Context, CreateGroupSnapshot, Error, GroupSnapshot, Groups, InUse, Result, Snapshot, SnapshotKey, VolumeId,
 };
 
-use crate::copies::{SNAPSHOTS, STILL, share};
+use crate::copies::{SNAPSHOTS, STILL, refuse_data, share};
 use crate::image_file;
 use crate::store::Store;
 
@@ -62,9 +62,7 @@ impl Store {
             )
             .with("volume", volume));
         }
-        let shared = pairs.iter().try_for_each(|(image, copy)| share(image, copy));
-        held.let_go()?;
-        shared?;
+        pairs.iter().try_for_each(|(image, copy)| share(image, copy)).and(held.let_go())?;
         for (member, (_, copy)) in request.members.iter().zip(&pairs) {
             self.make_durable(copy, self.place(SNAPSHOTS, member.key.as_str())?)?;
         }
@@ -104,6 +102,9 @@ impl Groups for Store {
         if let Some(remains) = copies.groups.get(&request.key)? {
             self.undo(&remains)?;
         }
+        for member in &request.members {
+            refuse_data(&copies.folder, member.key.as_str())?;
+        }
         let _room = request.members.iter().map(|member| self.reserve_snapshot(member.volume.capacity));
         let _room: Vec<_> = _room.collect::<Result<_>>()?;
         let group = request.group(self.root.instance())?;
@@ -112,6 +113,7 @@ impl Groups for Store {
             for (member, snapshot) in request.members.iter().zip(&group.snapshots) {
                 let extra = self.extra_of(&dunnage_driver_api::ContentSource::Volume(member.volume.clone()))?;
                 copies.records.put(SnapshotRecord { snapshot: snapshot.clone(), extra })?;
+                self.put_in_place(self.place(SNAPSHOTS, member.key.as_str())?)?;
             }
             copies.groups.put(record(&group, true))
         });
@@ -119,10 +121,6 @@ impl Groups for Store {
             // Where this fails too, the next attempt or the next start does it.
             let _ = self.undo(&record(&group, false));
             return Err(error.during("take snapshots of a group"));
-        }
-        // Whole from here on: what is not in its place yet is put there at the next start.
-        for snapshot in &group.snapshots {
-            self.put_in_place(self.place(SNAPSHOTS, snapshot.key.as_str())?)?;
         }
         Ok(group)
     }

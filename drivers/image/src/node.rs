@@ -71,7 +71,13 @@ impl LoopNode {
     fn image(&self, record: &Record<Extra>) -> Result<File> {
         let key = record.volume.key.as_str();
         let images = &self.store.images;
-        let image = image_file::open(images, &record.volume.key).map_err(images.failed("open the image", key))?;
+        let image = image_file::open(images, &record.volume.key).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::precondition(format!(
+                "the image {} is missing: restore it from a snapshot or a backup, or delete the volume",
+                images.path().join(key).display()
+            )),
+            _ => images.failed("open the image", key)(error),
+        })?;
         let length = image.metadata().map_err(images.failed("look at", key))?.len();
         if length < record.volume.capacity.get() {
             return Err(Error::precondition(format!(

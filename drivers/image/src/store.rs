@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind::NotFound;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dunnage_driver_api::root::{self, Folder, Record, Records, Reservation, Root};
 use dunnage_driver_api::{
@@ -47,6 +47,7 @@ pub(crate) struct Store {
     /// Where the root's file system lets files share blocks.
     pub(crate) copies: Option<Copies>,
     pub(crate) room: Room,
+    opened: SystemTime,
 }
 
 impl Store {
@@ -58,9 +59,14 @@ impl Store {
         let root = Root::open(&config.root, driver)?;
         let records = root.records()?;
         let images = root.data(IMAGES, &records)?;
-        let copies = if copies::can_share(&images)? { Some(Self::open_copies(&root)?) } else { None };
+        let before = root.folder().contains(SNAPSHOTS)?;
+        let copies = match (copies::can_share(&images, before)?, before) {
+            (true, _) => Some(Self::open_copies(&root)?),
+            (false, false) => None,
+            (false, true) => Self::refuse_snapshots(&root)?,
+        };
         let room = Room::new(config.overcommit);
-        let store = Arc::new(Self { config, root, images, records, copies, room });
+        let store = Arc::new(Self { config, root, images, records, copies, room, opened: SystemTime::now() });
         store.finish_groups()?;
         store.finish_copies()?;
         root::sweep(&store, |store| (&store.records, &store.images), Self::remove_remains)?;
@@ -69,15 +75,21 @@ impl Store {
 
     fn open_copies(root: &Root) -> Result<Copies> {
         let records = root.snapshots()?;
-        if !root.folder().contains(SNAPSHOTS)? && !records.is_empty()? {
-            return Err(Error::precondition(format!(
-                "{} is missing, and there are snapshots whose data was in it: restore it from a backup",
-                root.folder().path().join(SNAPSHOTS).display()
-            )));
-        }
         let open = |name: &str| root.folder().folder_or_make(name, 0o700).map_err(root.folder().failed("open", name));
+        let folder = root.data_of_snapshots(SNAPSHOTS, &records)?;
         let groups = root.groups()?;
-        Ok(Copies { folder: open(SNAPSHOTS)?, unfinished: open(UNFINISHED)?, records, groups })
+        Ok(Copies { folder, unfinished: open(UNFINISHED)?, records, groups })
+    }
+
+    /// That a root whose files share no blocks (any more) has no snapshots, which nobody would find.
+    fn refuse_snapshots(root: &Root) -> Result<Option<Copies>> {
+        if root.snapshots::<Extra>()?.is_empty()? {
+            return Ok(None);
+        }
+        Err(Error::precondition(format!(
+            "{} has snapshots, and its file system lets files share no blocks: bring it back to an XFS or a btrfs",
+            root.folder().path().display()
+        )))
     }
 
     /// The folders whose files take the room of this root.
@@ -98,13 +110,23 @@ impl Store {
             tracing::warn!(path = %path.display(), "a file among the images is not one");
             return Ok(());
         };
-        match image_file::open(&self.images, key).and_then(|image| image_file::never_written(&image)) {
+        match image_file::open(&self.images, key).and_then(|image| self.is_remains(&image)) {
             Ok(true) => self.root.trash().discard(&self.images, name)?,
-            Ok(false) => tracing::warn!(path = %path.display(), "an image with data in it belongs to no volume"),
+            Ok(false) => {
+                tracing::warn!(path = %path.display(), "an image with data in it, or a new one, is no volume's")
+            }
             Err(error) if error.kind() == NotFound => {}
             Err(error) => tracing::warn!(path = %path.display(), %error, "cannot look into an image of no volume"),
         }
         Ok(())
+    }
+
+    /// Whether a file is what a cut-off create left. One that has changed since the root was opened is being written by
+    /// somebody: an image that is put back from a backup is empty at first.
+    fn is_remains(&self, image: &File) -> std::io::Result<bool> {
+        // The clock of a file system is some milliseconds behind.
+        let before = image.metadata()?.modified()? + Duration::from_secs(1) < self.opened;
+        Ok(before && image_file::never_written(image)?)
     }
 
     /// What a loop device of this volume is bound to.
@@ -209,6 +231,9 @@ impl Create for Store {
             Err(error) if error.kind() == NotFound => self.root.trash().discard(&self.images, volume.key.as_str())?,
             Err(error) => return Err(self.images.failed("open the image", volume.key.as_str())(error)),
         }
+        if self.copies.is_some() {
+            self.remove_unfinished(self.place(IMAGES, volume.key.as_str())?)?;
+        }
         self.records.remove(&volume.key)
     }
 
@@ -259,7 +284,8 @@ impl Health for Store {
         if length < size {
             return lost("ImageCutShort", format!("has {length} bytes and its volume {size}"));
         }
-        if stat.st_blocks.cast_unsigned().saturating_mul(512) >= size {
+        // Blocks that a snapshot shares are taken anew when they are written.
+        if self.copies.is_none() && stat.st_blocks.cast_unsigned().saturating_mul(512) >= size {
             return Ok(Vec::new());
         }
         let sizes = self.images.sizes().map_err(self.images.failed("measure", ""))?;

@@ -28,7 +28,7 @@ area! {
     "restore/source-not-found", "CreateVolume Errors", [CREATES, SNAPSHOTS] => |kit| snapshot_not_found(kit);
     "clone/source-not-found", "CreateVolume Errors", [CREATES, CLONES] => |kit| volume_not_found(kit);
     "restore/smaller", "CreateVolume Errors", [CREATES, SNAPSHOTS] => |kit| smaller(kit, Origin::Snapshot);
-    "clone/smaller", "CreateVolume Errors", [CREATES, CLONES] => |kit| smaller(kit, Origin::Volume);
+    "clone/smaller", "CreateVolume Errors" SHOULD, [CREATES, CLONES] => |kit| smaller(kit, Origin::Volume);
     "restore/mount/content", "CreateVolume", [CREATES, SNAPSHOTS, Need::Mounts, MOUNT]
         => |kit| holds(kit, Origin::Snapshot, Kind::Mount);
     "restore/block/content", "CreateVolume", [CREATES, SNAPSHOTS, Need::Mounts, BLOCK]
@@ -119,8 +119,18 @@ async fn smaller(kit: &Kit, from: Origin) -> Checked {
     if volume.capacity_bytes < 2 {
         return Err(Stop::Skipped("the capacity of volumes is unknown to the plugin (capacity_bytes 0)".to_owned()));
     }
-    let mut request = copy(kit, from, &volume, kit.kind()).await?;
-    request.capacity_range = range(0, volume.capacity_bytes - 1);
+    let (source, size) = match from {
+        Origin::Volume => (from_volume(&volume), volume.capacity_bytes),
+        Origin::Snapshot => {
+            let snapshot = kit.snapshot(&volume, "source").await?;
+            (from_snapshot(&snapshot), snapshot.size_bytes)
+        }
+    };
+    if size < 2 {
+        return Err(Stop::Skipped("the size of snapshots is unknown to the plugin (size_bytes 0)".to_owned()));
+    }
+    let mut request = CreateVolumeRequest { volume_content_source: source, ..kit.request("copy") };
+    request.capacity_range = range(0, size - 1);
     kit.refused(request, &[Code::OutOfRange], "the volume would be smaller than its source").await
 }
 

@@ -49,16 +49,10 @@ fn check<C: Call>(answered: &Answered<C>, health: &VolumeHealth) -> Checked {
     for entry in &health.health_statuses {
         answered.must(entry.status != 0, "a status of each entry, which is REQUIRED")?;
         answered.must(!entry.reason.is_empty(), "a reason of each entry, which is REQUIRED")?;
-        answered.must(is_camel(&entry.reason), format_args!("a CamelCase reason, not {:?}", entry.reason))?;
         let new = seen.insert((entry.status, entry.reason.clone()));
         answered.must(new, "no two entries of a volume with the same (status, reason)")?;
     }
     Ok(())
-}
-
-fn is_camel(reason: &str) -> bool {
-    reason.starts_with(|letter: char| letter.is_ascii_uppercase())
-        && reason.chars().all(|letter| letter.is_ascii_alphanumeric())
 }
 
 async fn volume(kit: &Kit) -> Checked {

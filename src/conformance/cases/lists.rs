@@ -74,7 +74,8 @@ async fn all(kit: &Kit) -> Checked {
             let came = format!("{} volumes, without {}", listed.len(), volume.volume_id);
             return Err(Stop::failed("ListVolumes {}", came, "all volumes that the plugin knows about"));
         };
-        if found.capacity_bytes != volume.capacity_bytes {
+        // "An unspecified value (0)" means that it is unknown.
+        if found.capacity_bytes != 0 && found.capacity_bytes != volume.capacity_bytes {
             let came = format!("{found:?}, and of CreateVolume {volume:?}");
             return Err(Stop::failed("ListVolumes {}", came, "the capacity_bytes of the volume"));
         }

@@ -49,6 +49,9 @@ async fn confirmed(kit: &Kit) -> Checked {
 
 /// What the plugin refuses in CreateVolume it cannot confirm.
 async fn not_supported(kit: &Kit) -> Checked {
+    if !kit.params().access.is_empty() {
+        return Err(Stop::Skipped("`access` in --params says what is tried, not what the plugin refuses".to_owned()));
+    }
     let kinds = [Kind::Mount, Kind::Block];
     let Some(kind) = kinds.into_iter().find(|kind| !kit.uses(*kind)) else {
         return Err(Stop::Skipped("the plugin has volumes of both access types".to_owned()));

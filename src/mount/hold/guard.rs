@@ -1,12 +1,15 @@
 //! The child that thaws a file system when its parent does not.
 //!
 //! It is this program again, with a command of its own that is not shown in the help. It opens the tops of the file
-//! systems through its parent's descriptors, locks the file that says what is frozen, and says that it is ready. Then it
-//! waits for its parent: a byte tells it that it is not needed; an end of file, or no word in time, that it is.
+//! systems through its parent's descriptors, locks the file that says what is frozen, and says that it is ready. Then its
+//! parent tells it, a byte each, that the next file system is frozen, and last that the guard is not needed any more. When
+//! the time is up it thaws those that are frozen, and from then on each as it is told of it: a freeze may take longer than
+//! it was to last. At the end of its input, which is the end of its parent and of all calls that it was in, it thaws those
+//! it was told of and the one after, which may have been frozen in that moment.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
@@ -20,6 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::mount::sys;
 
 const DISMISSED: u8 = b'k';
+const FROZEN: u8 = b'f';
 /// The exit status of a guard that had to thaw.
 const THAWED: i32 = 3;
 const READY: &str = "ready";
@@ -69,6 +73,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// Tells the guard that the next of its file systems is frozen.
+    pub(super) fn tell_frozen(&mut self) -> io::Result<()> {
+        self.child.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(&[FROZEN]))
+    }
+
     /// Tells the guard that it is not needed; answers whether it was not, until then.
     pub(super) fn dismiss(mut self) -> io::Result<bool> {
         if let Some(mut stdin) = self.child.stdin.take() {
@@ -94,41 +103,68 @@ impl Drop for Guard {
 pub(crate) fn watch(within: Duration, intent: &Path, tops: &[PathBuf]) -> io::Result<u8> {
     let open = |path: &PathBuf| File::options().read(true).custom_flags(libc::O_DIRECTORY).open(path);
     let tops: Vec<File> = tops.iter().map(open).collect::<io::Result<_>>()?;
-    let intent = File::open(intent)?;
+    let intent = File::options().read(true).write(true).open(intent)?;
     flock(&intent, FlockOperation::NonBlockingLockExclusive)?;
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{READY}")?;
     stdout.flush()?;
     drop(stdout);
-    let until = Instant::now() + within;
-    if is_dismissed(until)? {
-        return Ok(0);
-    }
-    for top in &tops {
-        match sys::thaw(top) {
-            // It was not frozen yet, or not any more.
-            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => tracing::error!(%error, "cannot thaw"),
-            _ => {}
+    let (until, mut frozen, mut late) = (Instant::now() + within, 0, false);
+    loop {
+        let left = if late { None } else { Some(until.saturating_duration_since(Instant::now())) };
+        match next_word(left)? {
+            Word::Frozen => {
+                if late {
+                    tops.get(frozen).into_iter().for_each(thaw);
+                }
+                frozen += 1;
+            }
+            Word::TimeIsUp => {
+                tops.iter().take(frozen).for_each(thaw);
+                late = true;
+            }
+            Word::Dismissed => return Ok(if late { THAWED as u8 } else { 0 }),
+            Word::End => {
+                tops.iter().take(frozen + 1).for_each(thaw);
+                // What it says is over: nobody thaws on its word what somebody else freezes now.
+                intent.set_len(0)?;
+                return Ok(THAWED as u8);
+            }
         }
     }
-    Ok(THAWED as u8)
 }
 
-fn is_dismissed(until: Instant) -> io::Result<bool> {
-    let mut stdin = io::stdin().lock();
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        let mut input = [PollFd::new(&stdin, PollFlags::IN)];
-        match poll(&mut input, Some(&timeout)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut word = [0];
-        return Ok(stdin.read(&mut word)? == 1 && word[0] == DISMISSED);
+fn thaw(top: &File) {
+    match sys::thaw(top) {
+        // It was not frozen yet, or not any more.
+        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => tracing::error!(%error, "cannot thaw"),
+        _ => {}
     }
+}
+
+/// What the parent says, or does not say.
+enum Word {
+    Frozen,
+    Dismissed,
+    TimeIsUp,
+    End,
+}
+
+/// Waits for the next word of the parent, at most so long.
+fn next_word(left: Option<Duration>) -> io::Result<Word> {
+    // Past the buffer of the standard input, which poll would not see.
+    let stdin = io::stdin();
+    let timeout =
+        left.map(|left| Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() });
+    let mut input = [PollFd::new(&stdin, PollFlags::IN)];
+    if rustix::io::retry_on_intr(|| poll(&mut input, timeout.as_ref()))? == 0 {
+        return Ok(Word::TimeIsUp);
+    }
+    let mut word = [0];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(&stdin, &mut word))?;
+    Ok(match (read, word[0]) {
+        (1, FROZEN) => Word::Frozen,
+        (1, DISMISSED) => Word::Dismissed,
+        _ => Word::End,
+    })
 }

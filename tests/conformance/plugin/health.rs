@@ -35,7 +35,7 @@ impl Plugin {
             reason: "SlowDisk".to_owned(),
             message: "the disk is slow".to_owned(),
         };
-        let reason = if self.is(Mutant::HealthReasonIsASentence) { "the disk is slow" } else { "NearlyFull" };
+        let reason = if self.is(Mutant::HealthReasonIsMissing) { "" } else { "NearlyFull" };
         let other = volume_health::VolumeHealthEntry { reason: reason.to_owned(), ..entry.clone() };
         let health_statuses =
             if self.is(Mutant::HealthTwiceTheSame) { vec![entry.clone(), entry] } else { vec![entry, other] };

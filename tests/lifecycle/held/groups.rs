@@ -105,6 +105,15 @@ fn a_group_is_whole_or_it_is_not_there() -> Result<()> {
     is("of none", group(&client, "h", &[]), Code::InvalidArgument)?;
     let listed = client.list_snapshots(Default::default())?;
     ensure!(listed.entries.len() == 2, "{:?}", listed.entries);
+    // A snapshot that is called as a member is shown, and its group, have nothing to do with each other.
+    let other = volume(&host, &client, create("other", 64 * MIB, filesystem("ext4")), "ext4")?;
+    let plain = cut(&client, &format!("p/{}", one.id()), &other)?;
+    is("with a raw device in use", group(&client, "p", &[&one, &raw]), Code::FailedPrecondition)?;
+    let pair = group(&client, "p", &[&one, &other])?;
+    delete(&client, &pair)?;
+    let request = csi::GetSnapshotRequest { snapshot_id: plain.snapshot_id.clone(), ..Default::default() };
+    ensure!(client.get_snapshot(request)?.snapshot == Some(plain.clone()), "it went with a group that it is not of");
+    client.delete_snapshot(csi::DeleteSnapshotRequest { snapshot_id: plain.snapshot_id, ..Default::default() })?;
     let get = |group_snapshot_id: &str, snapshot_ids: Vec<String>| {
         let group_snapshot_id = group_snapshot_id.into();
         let request = csi::GetVolumeGroupSnapshotRequest { group_snapshot_id, snapshot_ids, ..Default::default() };

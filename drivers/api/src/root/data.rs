@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Folder, Records, Root};
+use super::{Folder, Records, Root, SnapshotRecords};
 use crate::error::{Error, Result};
 
 impl Root {
@@ -17,9 +17,24 @@ impl Root {
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where it is missing and there is any record, also
     /// one that cannot be read: made anew it would make every volume look half deleted.
     pub fn data<E: Serialize + DeserializeOwned>(&self, name: &str, records: &Records<E>) -> Result<Folder> {
-        if !self.folder.contains(name)? && !records.is_empty()? {
+        self.data_folder(name, "volumes", records.is_empty()?)
+    }
+
+    /// The same for the folder in which each snapshot has its data.
+    ///
+    /// # Errors
+    /// As [`data`](Self::data).
+    pub fn data_of_snapshots<E>(&self, name: &str, records: &SnapshotRecords<E>) -> Result<Folder>
+    where
+        E: Serialize + DeserializeOwned,
+    {
+        self.data_folder(name, "snapshots", records.is_empty()?)
+    }
+
+    fn data_folder(&self, name: &str, whose: &str, may_be_made: bool) -> Result<Folder> {
+        if !may_be_made && !self.folder.contains(name)? {
             return Err(Error::precondition(format!(
-                "{} is missing, and there are volumes whose data was in it: restore it from a backup",
+                "{} is missing, and there are {whose} whose data was in it: restore it from a backup",
                 self.folder.path().join(name).display()
             )));
         }

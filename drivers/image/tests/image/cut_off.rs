@@ -22,6 +22,7 @@ fn an_image_of_a_create_that_is_never_repeated_goes_at_the_next_start() {
     let volume = root.create("kept", MIB).unwrap();
     let remains = File::create(root.image("remains")).unwrap();
     rustix::fs::fallocate(&remains, rustix::fs::FallocateFlags::empty(), 0, MIB).unwrap();
+    remains.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60)).unwrap();
     std::fs::write(root.image("data"), "somebody lost the record of this").unwrap();
     root.restart();
     until("the remains are gone", || (!root.image("remains").exists()).then_some(()));
