@@ -38,6 +38,13 @@ pub(crate) struct Extra {
     pub(crate) fs_type: FsType,
 }
 
+/// The time that a file has which is written now: that of the last tick.
+fn files_now() -> SystemTime {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let seconds = Duration::from_secs(now.tv_sec.cast_unsigned());
+    SystemTime::UNIX_EPOCH + seconds + Duration::from_nanos(now.tv_nsec.cast_unsigned())
+}
+
 /// An opened root.
 pub(crate) struct Store {
     pub(crate) config: Image,
@@ -47,6 +54,7 @@ pub(crate) struct Store {
     /// Where the root's file system lets files share blocks.
     pub(crate) copies: Option<Copies>,
     pub(crate) room: Room,
+    /// By the clock that files have their times of.
     opened: SystemTime,
 }
 
@@ -66,7 +74,7 @@ impl Store {
             (false, true) => Self::refuse_snapshots(&root)?,
         };
         let room = Room::new(config.overcommit);
-        let store = Arc::new(Self { config, root, images, records, copies, room, opened: SystemTime::now() });
+        let store = Arc::new(Self { config, root, images, records, copies, room, opened: files_now() });
         store.finish_groups()?;
         store.finish_copies()?;
         root::sweep(&store, |store| (&store.records, &store.images), Self::remove_remains)?;
@@ -124,8 +132,7 @@ impl Store {
     /// Whether a file is what a cut-off create left. One that has changed since the root was opened is being written by
     /// somebody: an image that is put back from a backup is empty at first.
     fn is_remains(&self, image: &File) -> std::io::Result<bool> {
-        // The clock of a file system is some milliseconds behind.
-        let before = image.metadata()?.modified()? + Duration::from_secs(1) < self.opened;
+        let before = image.metadata()?.modified()? < self.opened;
         Ok(before && image_file::never_written(image)?)
     }
 

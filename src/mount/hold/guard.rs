@@ -125,7 +125,9 @@ pub(crate) fn watch(within: Duration, intent: &Path, tops: &[PathBuf]) -> io::Re
             }
             Word::Dismissed => return Ok(if late { THAWED as u8 } else { 0 }),
             Word::End => {
-                tops.iter().take(frozen + 1).for_each(thaw);
+                // Those before were thawed when the time was up.
+                let done = if late { frozen } else { 0 };
+                tops.iter().take(frozen + 1).skip(done).for_each(thaw);
                 // What it says is over: nobody thaws on its word what somebody else freezes now.
                 intent.set_len(0)?;
                 return Ok(THAWED as u8);
