@@ -1,16 +1,17 @@
-//! ListVolumes: pages over all backends of a plugin that no client's limit is too small for.
+//! Lists: pages over all backends of a plugin that no client's limit is too small for. ListVolumes is the plainest.
 
 use std::fmt;
 use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::list_volumes_response::Entry;
-use dunnage_driver_api::{Error, InstanceId, VolumeKey};
+use dunnage_driver_api::{Context, Error, InstanceId, Result, VolumeKey};
 use prost::Message;
 use tonic::Status;
 
 use super::Shared;
 use super::call::{Call, refused};
+use crate::registry::ServedBackend;
 use crate::wire::Token;
 
 /// The greatest answer, in bytes. gRPC clients refuse more than 4 MiB; an answer takes several times its size of memory
@@ -26,49 +27,87 @@ pub(super) async fn volumes(
     call: Call,
     max_entries: Option<usize>,
     start: Option<Token<VolumeKey>>,
-) -> Result<csi::ListVolumesResponse, Status> {
-    let mut page = Page::new(max_entries);
-    if let [absent, ..] = shared.plugin.absent().as_slice() {
-        return Err(refused(Error::precondition(format!(
-            "the store of backend {absent} is not open, so that its volumes cannot be listed: a list without them would \
-             say that they are gone"
-        ))));
+) -> std::result::Result<csi::ListVolumesResponse, Status> {
+    all_open(shared, "volumes cannot be listed: a list without them would say that they are gone")?;
+    let look = |shared: &Shared, backend: &ServedBackend, cx: &Context, after: Option<&VolumeKey>, room: usize| {
+        let limit = room.min(CHUNK);
+        let found = backend.volumes()?.list(cx, after, limit)?;
+        let more_after = found.last().filter(|_| found.len() == limit).map(|volume| volume.key.clone());
+        let entry = |volume| Entry { volume: Some(shared.volume_to_wire(backend, &volume)), status: None };
+        let entries = found.into_iter().map(|volume| (volume.key.clone(), entry(volume))).collect();
+        Ok(Looked { entries, more_after })
+    };
+    let (entries, next_token) = pages(shared, call, Page::new(max_entries), start, |_| true, look).await?;
+    Ok(csi::ListVolumesResponse { entries, next_token })
+}
+
+/// That each backend of the plugin is open: else a list would be short of what is there, which `untold` says.
+pub(super) fn all_open(shared: &Shared, untold: &str) -> std::result::Result<(), Status> {
+    match shared.plugin.absent().as_slice() {
+        [] => Ok(()),
+        [absent, ..] => Err(refused(Error::precondition(format!(
+            "the store of backend {absent} is not open, so that its {untold}"
+        )))),
     }
+}
+
+/// What a backend was asked for at once.
+pub(super) struct Looked<E, K> {
+    /// What is to be listed of it.
+    pub(super) entries: Vec<(K, E)>,
+    /// The last key that was looked at, where there may be more after it.
+    pub(super) more_after: Option<K>,
+}
+
+/// Fills a page from the backends that are `wanted`, by the order of their instances. `look` is asked, on the threads of a
+/// backend, for what comes after a key, and told how many entries are of use: one more than there is room for tells
+/// whether there is another page.
+pub(super) async fn pages<E, K, L>(
+    shared: &Arc<Shared>,
+    call: Call,
+    mut page: Page<E, K>,
+    start: Option<Token<K>>,
+    wanted: impl Fn(&InstanceId) -> bool,
+    look: L,
+) -> std::result::Result<(Vec<E>, String), Status>
+where
+    E: Message + 'static,
+    K: fmt::Display + Clone + Send + 'static,
+    L: Fn(&Shared, &ServedBackend, &Context, Option<&K>, usize) -> Result<Looked<E, K>> + Clone + Send + 'static,
+{
     for backend in shared.plugin.backends() {
         let instance = &backend.backend.instance;
-        let mut from = match &start {
+        let mut after = match &start {
             Some(token) if *instance < token.instance => continue,
             Some(token) if *instance == token.instance => Some(token.after.clone()),
             _ => None,
         };
+        if !wanted(instance) {
+            continue;
+        }
         loop {
-            // One more than there is room for tells whether there is another page.
-            let limit = (page.most - page.entries.len()).saturating_add(1).min(CHUNK);
-            let volumes = shared
-                .read(call.clone(), backend.clone(), None, move |_, backend, cx| {
-                    backend.volumes()?.list(cx, from.as_ref(), limit)
-                })
-                .await?;
-            let more = volumes.len() == limit;
-            for volume in volumes {
-                let entry = Entry { volume: Some(shared.volume_to_wire(&backend, &volume)), status: None };
-                if !page.add(entry, instance, volume.key) {
-                    let (entries, next_token) = page.full();
-                    return Ok(csi::ListVolumesResponse { entries, next_token });
+            let (look, room) = (look.clone(), (page.most - page.entries.len()).saturating_add(1));
+            let work = move |shared: &Shared, backend: &ServedBackend, cx: &Context| {
+                look(shared, backend, cx, after.as_ref(), room)
+            };
+            let Looked { entries, more_after } = shared.read(call.clone(), backend.clone(), None, work).await?;
+            for (key, entry) in entries {
+                if !page.add(entry, instance, key) {
+                    return Ok(page.full());
                 }
             }
-            if !more {
+            if more_after.is_none() {
                 break;
             }
-            from = page.last.as_ref().map(|token| token.after.clone());
+            after = more_after;
         }
     }
-    Ok(csi::ListVolumesResponse { entries: page.entries, next_token: String::new() })
+    Ok((page.entries, String::new()))
 }
 
 /// A page of any list that goes by instances and keys.
 pub(super) struct Page<E, K> {
-    pub(super) entries: Vec<E>,
+    entries: Vec<E>,
     size: usize,
     most: usize,
     last: Option<Token<K>>,
@@ -81,7 +120,7 @@ impl<E: Message, K: fmt::Display> Page<E, K> {
     }
 
     /// Adds an entry, or says that it belongs to the next page.
-    pub(super) fn add(&mut self, entry: E, instance: &InstanceId, key: K) -> bool {
+    fn add(&mut self, entry: E, instance: &InstanceId, key: K) -> bool {
         let size = entry.encoded_len() + 8;
         if self.entries.len() == self.most || self.size + size > LARGEST {
             return false;
@@ -96,7 +135,7 @@ impl<E: Message, K: fmt::Display> Page<E, K> {
     }
 
     /// The entries and the token of the next page.
-    pub(super) fn full(self) -> (Vec<E>, String) {
+    fn full(self) -> (Vec<E>, String) {
         let next_token = self.last.map(|token| token.to_string()).unwrap_or_default();
         (self.entries, next_token)
     }

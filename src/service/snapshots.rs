@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::list_snapshots_response::Entry;
-use dunnage_driver_api::{Context, Error, Reach, Result, Snapshot, SnapshotId, SnapshotKey, VolumeId};
+use dunnage_driver_api::{Context, InstanceId, Reach, Result, Snapshot, SnapshotId, SnapshotKey, VolumeId};
 use tonic::Status;
 
 use super::Shared;
 use super::call::{Call, refused};
-use super::list::Page;
+use super::list::{Looked, Page, all_open, pages};
 use crate::operations::{Key, Keys, Lane};
 use crate::registry::{NewSnapshot, ServedBackend};
 use crate::status;
@@ -108,7 +108,7 @@ pub(super) async fn list(
     match snapshot {
         Some(SnapshotHandle::Foreign(_)) => Ok(nothing),
         Some(SnapshotHandle::Ours(id)) => one(shared, call, id, source).await,
-        None => pages(shared, call, source, page.max_entries, start).await,
+        None => every(shared, call, source, page.max_entries, start).await,
     }
 }
 
@@ -130,52 +130,27 @@ async fn one(
     Ok(csi::ListSnapshotsResponse { entries, next_token: String::new() })
 }
 
-async fn pages(
+/// A page of all snapshots, or of those of one volume.
+async fn every(
     shared: &Arc<Shared>,
     call: Call,
     source: Option<VolumeId>,
     max_entries: Option<usize>,
     start: Option<Token<SnapshotKey>>,
 ) -> Result<csi::ListSnapshotsResponse, Status> {
-    if let [absent, ..] = shared.plugin.absent().as_slice() {
-        return Err(refused(Error::precondition(format!(
-            "the store of backend {absent} is not open, so that its snapshots cannot be listed: a list without them \
-             would say that they are gone"
-        ))));
-    }
-    let mut page = Page::new(max_entries);
-    for backend in shared.plugin.backends() {
-        let instance = &backend.backend.instance;
-        if source.as_ref().is_some_and(|id| id.instance != *instance) {
-            continue;
-        }
-        let mut from = match &start {
-            Some(token) if *instance < token.instance => continue,
-            Some(token) if *instance == token.instance => Some(token.after.clone()),
-            _ => None,
-        };
-        loop {
-            let after = from.clone();
-            let read = move |_: &Shared, backend: &ServedBackend, cx: &Context| {
-                backend.snapshots()?.list(cx, after.as_ref(), CHUNK)
-            };
-            let snapshots = shared.read(call.clone(), backend.clone(), None, read).await?;
-            let more = snapshots.len() == CHUNK;
-            from = snapshots.last().map(|snapshot| snapshot.key.clone());
-            let wanted = snapshots.into_iter().filter(|one| source.as_ref().is_none_or(|id| one.source == *id));
-            for snapshot in wanted {
-                let entry = Entry { snapshot: Some(shared.snapshot_to_wire(&backend, &snapshot)) };
-                if !page.add(entry, instance, snapshot.key) {
-                    let (entries, next_token) = page.full();
-                    return Ok(csi::ListSnapshotsResponse { entries, next_token });
-                }
-            }
-            if !more {
-                break;
-            }
-        }
-    }
-    Ok(csi::ListSnapshotsResponse { entries: page.entries, next_token: String::new() })
+    all_open(shared, "snapshots cannot be listed: a list without them would say that they are gone")?;
+    let instance = source.as_ref().map(|id| id.instance.clone());
+    let wanted = move |one: &InstanceId| instance.as_ref().is_none_or(|instance| instance == one);
+    let look = move |shared: &Shared, backend: &ServedBackend, cx: &Context, after: Option<&SnapshotKey>, _| {
+        let found = backend.snapshots()?.list(cx, after, CHUNK)?;
+        let more_after = found.last().filter(|_| found.len() == CHUNK).map(|snapshot| snapshot.key.clone());
+        let of_source = found.into_iter().filter(|one| source.as_ref().is_none_or(|id| one.source == *id));
+        let entry = |snapshot| Entry { snapshot: Some(shared.snapshot_to_wire(backend, &snapshot)) };
+        let entries = of_source.map(|snapshot| (snapshot.key.clone(), entry(snapshot))).collect();
+        Ok(Looked { entries, more_after })
+    };
+    let (entries, next_token) = pages(shared, call, Page::new(max_entries), start, wanted, look).await?;
+    Ok(csi::ListSnapshotsResponse { entries, next_token })
 }
 
 impl Shared {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_driver_api::{Context, Error, Result, VolumeKey};
+use dunnage_driver_api::{Context, Result, VolumeKey};
 use tonic::Status;
 
 use super::Shared;
 use super::call::{Call, refused};
-use super::list::Page;
+use super::list::{Looked, Page, all_open, pages};
 use crate::registry::ServedBackend;
 use crate::wire::{self, Token};
 
@@ -41,57 +41,28 @@ pub(super) async fn list(
     max_entries: Option<usize>,
     start: Option<Token<VolumeKey>>,
 ) -> std::result::Result<csi::ControllerListVolumeHealthResponse, Status> {
-    if let [absent, ..] = shared.plugin.absent().as_slice() {
-        return Err(refused(Error::precondition(format!(
-            "the store of backend {absent} is not open, so that the health of its volumes is not known: a list without \
-             them would say that they are well"
-        ))));
-    }
-    let mut page = Page::new(max_entries);
-    for backend in shared.plugin.backends() {
-        let instance = &backend.backend.instance;
-        let mut from = match &start {
-            Some(token) if *instance < token.instance => continue,
-            Some(token) if *instance == token.instance => Some(token.after.clone()),
-            _ => None,
-        };
-        loop {
-            let after = from.clone();
-            let look = move |_: &Shared, backend: &ServedBackend, cx: &Context| look_at(backend, cx, after.as_ref());
-            let Looked { more_after, adverse } = shared.read(call.clone(), backend.clone(), None, look).await?;
-            for (key, health) in adverse {
-                if !page.add(health, instance, key) {
-                    let (entries, next_token) = page.full();
-                    return Ok(csi::ControllerListVolumeHealthResponse { entries, next_token });
-                }
-            }
-            if more_after.is_none() {
-                break;
-            }
-            from = more_after;
-        }
-    }
-    Ok(csi::ControllerListVolumeHealthResponse { entries: page.entries, next_token: String::new() })
+    all_open(shared, "volumes are not looked at: a list without them would say that they are well")?;
+    let look =
+        |_: &Shared, backend: &ServedBackend, cx: &Context, after: Option<&VolumeKey>, _| look_at(backend, cx, after);
+    let (entries, next_token) = pages(shared, call, Page::new(max_entries), start, |_| true, look).await?;
+    Ok(csi::ControllerListVolumeHealthResponse { entries, next_token })
 }
 
-/// Some volumes that were looked at.
-struct Looked {
-    /// The last of them, where there may be more.
-    more_after: Option<VolumeKey>,
-    /// Those that are not well.
-    adverse: Vec<(VolumeKey, csi::VolumeHealth)>,
-}
-
-fn look_at(backend: &ServedBackend, cx: &Context, after: Option<&VolumeKey>) -> Result<Looked> {
+/// The health of some volumes, of which those are told that are not well.
+fn look_at(
+    backend: &ServedBackend,
+    cx: &Context,
+    after: Option<&VolumeKey>,
+) -> Result<Looked<csi::VolumeHealth, VolumeKey>> {
     let volumes = backend.volumes()?.list(cx, after, CHUNK)?;
     let more_after = volumes.last().filter(|_| volumes.len() == CHUNK).map(|volume| volume.key.clone());
-    let mut adverse = Vec::new();
+    let mut entries = Vec::new();
     for volume in volumes {
         let findings = backend.health_of(cx, &volume)?;
         if !findings.is_empty() {
             let health = wire::volume_health_to_wire(backend.id(&volume).to_string(), &findings);
-            adverse.push((volume.key, health));
+            entries.push((volume.key, health));
         }
     }
-    Ok(Looked { more_after, adverse })
+    Ok(Looked { entries, more_after })
 }
