@@ -47,8 +47,8 @@ pub use run::{CannotRun, Options, run};
 
 /// Who is told of the progress.
 pub trait Show {
-    /// The plugin answers, and this many cases are gone through.
-    fn start(&mut self, plugin: &str, cases: usize) -> std::io::Result<()>;
+    /// The plugin answers, and this many cases are gone through; notes are what may make them fail that is no fault of it.
+    fn start(&mut self, plugin: &str, cases: usize, notes: &[String]) -> std::io::Result<()>;
 
     /// A case is over.
     fn outcome(&mut self, outcome: &Outcome) -> std::io::Result<()>;
@@ -62,7 +62,7 @@ pub trait Show {
 pub struct Quiet;
 
 impl Show for Quiet {
-    fn start(&mut self, _: &str, _: usize) -> std::io::Result<()> {
+    fn start(&mut self, _: &str, _: usize, _: &[String]) -> std::io::Result<()> {
         Ok(())
     }
 

@@ -97,6 +97,7 @@ mod tests {
             warned: 0,
             skipped: 0,
             micros: 2,
+            notes: Vec::new(),
             cases: vec![outcome(Verdict::Passed), outcome(Verdict::Failed(failure.clone())), outcome(skipped)],
         };
         report.cases.push(outcome(Verdict::Warned(failure)));

@@ -27,8 +27,11 @@ impl<W: Write> Human<W> {
 }
 
 impl<W: Write> Show for Human<W> {
-    fn start(&mut self, plugin: &str, cases: usize) -> io::Result<()> {
+    fn start(&mut self, plugin: &str, cases: usize, notes: &[String]) -> io::Result<()> {
         writeln!(self.0, "{plugin}: {cases} rules of CSI 1.13\n")?;
+        for note in notes {
+            writeln!(self.0, "{YELLOW}Note: {note}.{YELLOW:#}\n")?;
+        }
         self.0.flush()
     }
 

@@ -58,6 +58,8 @@ pub struct Report {
     pub skipped: usize,
     /// How long it took.
     pub micros: u64,
+    /// What may make cases fail that is no fault of the plugin.
+    pub notes: Vec<String>,
     /// The cases.
     pub cases: Vec<Outcome>,
 }

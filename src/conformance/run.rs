@@ -39,6 +39,12 @@ pub enum CannotRun {
     /// It was started, and does not answer.
     #[error("{0}; it printed: {1}")]
     Started(crate::client::Error, String),
+    /// It was to be started, and one runs already.
+    #[error("a plugin answers at {} already: stop it, or leave out --start; what is started and killed must be alone", .0.path().display())]
+    Running(Endpoint),
+    /// The parameters say that volumes are used in a way that the plugin refuses.
+    #[error("`access` in --params names {0}, and the plugin refuses such volumes: {1}")]
+    Access(Kind, String),
     /// The folder for paths cannot be made, or the command not be started.
     #[error("cannot begin: {0}")]
     Local(#[from] std::io::Error),
@@ -61,13 +67,14 @@ pub async fn run(options: Options, interrupt: &Interrupt, show: &mut dyn Show) -
     }
     let logs = tempfile::tempdir()?;
     let mut kit = begin_with(&options, logs.path().join("plugin.log")).await?;
-    let kinds = find_kinds(&kit).await;
+    let kinds = find_kinds(&kit).await?;
     kit.set_kinds(kinds);
     let before = super::cases::Before::look(&kit).await;
     kit.before = before;
     let chosen: Vec<_> = all.into_iter().filter(|case| chosen(case, &options.only)).collect();
     let offers = kit.plugin().offers().clone();
-    show.start(&format!("{} {}", offers.name, offers.version), chosen.len())?;
+    let notes: Vec<_> = elsewhere(kit.plugin().pid()).into_iter().collect();
+    show.start(&format!("{} {}", offers.name, offers.version), chosen.len(), &notes)?;
     let mut report = Report {
         plugin: offers.name,
         version: offers.version,
@@ -78,6 +85,7 @@ pub async fn run(options: Options, interrupt: &Interrupt, show: &mut dyn Show) -
         warned: 0,
         skipped: 0,
         micros: 0,
+        notes,
         cases: Vec::new(),
     };
     for case in &chosen {
@@ -100,7 +108,24 @@ fn micros(begin: Instant) -> u64 {
     u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
+/// What to know of a plugin whose mounts this process may not see.
+fn elsewhere(plugin: Option<u32>) -> Option<String> {
+    let pid = plugin?;
+    let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt"));
+    // A process that cannot be looked at tells nothing.
+    let differs = of("self").ok()? != of(&pid.to_string()).ok()?;
+    differs.then(|| {
+        format!(
+            "the plugin (process {pid}) is in another mount namespace: unless `folder` in --params is shared by both, what \
+             it mounts is not seen here and the cases about that fail; run this in its own: nsenter --target {pid} --mount"
+        )
+    })
+}
+
 async fn begin_with(options: &Options, log: std::path::PathBuf) -> Result<Kit, CannotRun> {
+    if options.start.is_some() && std::os::unix::net::UnixStream::connect(options.endpoint.path()).is_ok() {
+        return Err(CannotRun::Running(options.endpoint.clone()));
+    }
     let started = match &options.start {
         Some(command) => Some(Started::new(command, &options.endpoint, log)?),
         None => None,
@@ -122,24 +147,33 @@ async fn connect(endpoint: &Endpoint) -> crate::client::Result<Plugin> {
     Ok(plugin)
 }
 
-/// How volumes can be used: what is given, or what the plugin does not refuse.
-async fn find_kinds(kit: &Kit) -> Vec<Kind> {
-    if !kit.params().access.is_empty() {
-        return kit.params().access.clone();
-    }
+/// How volumes can be used: what the plugin does not refuse.
+///
+/// # Errors
+/// Where the parameters name a kind that it refuses.
+async fn find_kinds(kit: &Kit) -> Result<Vec<Kind>, CannotRun> {
+    let given = &kit.params().access;
     if !kit.plugin().offers().creates() {
-        return vec![Kind::Mount];
+        return Ok(if given.is_empty() { vec![Kind::Mount] } else { given.clone() });
     }
     let mut kinds = Vec::new();
     for kind in [Kind::Mount, Kind::Block] {
-        let made = kit.send(kit.request_for("kind", kind)).await;
-        // Only a clear refusal means that the plugin has no such volumes: what else fails is for the cases to tell.
-        if !matches!(made, Err(status) if status.code() == Code::InvalidArgument) {
-            kinds.push(kind);
+        if !given.is_empty() && !given.contains(&kind) {
+            continue;
         }
+        let made = kit.send(kit.request_for("kind", kind)).await;
         let _told_by_the_cases = kit.undo_all().await;
+        match made {
+            // Only a clear refusal means that the plugin has no such volumes: what else fails is for the cases to tell.
+            Err(status) if status.code() == Code::InvalidArgument => {
+                if !given.is_empty() {
+                    return Err(CannotRun::Access(kind, status.message().to_owned()));
+                }
+            }
+            _ => kinds.push(kind),
+        }
     }
-    kinds
+    Ok(kinds)
 }
 
 async fn one(kit: &Kit, case: &Case, endpoint: &Endpoint, interrupt: &Interrupt) -> Outcome {

@@ -13,9 +13,14 @@ fn host() -> Result<Host> {
 
 /// The command against the host, with paths in the host's own folder.
 fn conformance(host: &Host, arguments: &[&str]) -> Result<Output> {
+    conformance_with(host, "", arguments)
+}
+
+/// With parameters of its own, a line each.
+fn conformance_with(host: &Host, parameters: &str, arguments: &[&str]) -> Result<Output> {
     let scratch = host.setup().scratch();
     let params = scratch.path().join("params.yaml");
-    std::fs::write(&params, format!("size: 4MiB\nfolder: {}\n", scratch.folder("paths")?.display()))?;
+    std::fs::write(&params, format!("size: 4MiB\nfolder: {}\n{parameters}\n", scratch.folder("paths")?.display()))?;
     let mut command = Command::new(DUNNAGE);
     command.args(["conformance", "--endpoint"]).arg(host.socket("files.csi.dunnage.dev"));
     command.arg("--params").arg(params).args(arguments).output().context("cannot start it")
@@ -91,5 +96,49 @@ fn a_case_that_does_not_exist_is_told() -> Result<()> {
     assert_eq!(ran.status.code(), Some(1));
     let said = text(&ran.stderr);
     ensure!(said.contains("no case has \"no-such\" in its name"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_plugin_that_runs_already_is_not_started_beside() -> Result<()> {
+    if !can_run("a_plugin_that_runs_already_is_not_started_beside", &[Need::Root])? {
+        return Ok(());
+    }
+    let host = host()?;
+    let mark = host.setup().scratch().path().join("started");
+    let ran = conformance(&host, &["--case", "errors/", "--start", &format!("touch {}", mark.display())])?;
+    let said = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1));
+    ensure!(said.contains("answers at") && said.contains("leave out --start"), "{said}");
+    ensure!(!mark.exists(), "the command was run");
+    Ok(())
+}
+
+#[test]
+fn an_access_type_that_the_plugin_refuses_is_told_before_any_case() -> Result<()> {
+    if !can_run("an_access_type_that_the_plugin_refuses_is_told", &[Need::Root])? {
+        return Ok(());
+    }
+    let host = host()?;
+    let ran = conformance_with(&host, "access: [block]", &[])?;
+    let said = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1));
+    ensure!(said.contains("names block, and the plugin refuses such volumes"), "{said}");
+    ensure!(ran.stdout.is_empty(), "cases were gone through: {}", text(&ran.stdout));
+    Ok(())
+}
+
+#[test]
+fn a_plugin_in_another_mount_namespace_is_noted() -> Result<()> {
+    if !can_run("a_plugin_in_another_mount_namespace_is_noted", &[Need::Root])? {
+        return Ok(());
+    }
+    let host = host()?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", DUNNAGE, "conformance", "--case", "errors/", "--endpoint"]);
+    let ran = command.arg(host.socket("files.csi.dunnage.dev")).output().context("cannot start unshare")?;
+    let shown = text(&ran.stdout);
+    ensure!(shown.contains("is in another mount namespace"), "{shown}{}", text(&ran.stderr));
+    ensure!(!text(&conformance(&host, &["--case", "errors/"])?.stdout).contains("namespace"));
     Ok(())
 }
