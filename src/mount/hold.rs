@@ -37,6 +37,8 @@ const VERSION: u32 = 1;
 const FROZEN: &str = "frozen";
 /// How long a guard of a process that is gone may take to thaw what it guards.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a file system that is mounted nowhere any more may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// What is about to be frozen.
 #[derive(Debug, Serialize, Deserialize)]
@@ -209,6 +211,8 @@ impl Engine {
                     return Ok(Way::Freeze(mount, top));
                 }
             }
+            // Whoever mounted it elsewhere writes to it, and nobody was told where: it cannot be held.
+            device.number.wait_until_free(&device.path, Instant::now() + ENDING)?;
             return Ok(Way::Not(InUse::No));
         }
         let raw = device.is_some_and(|(stage, _)| stage.asked.block);

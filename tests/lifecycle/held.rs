@@ -145,3 +145,26 @@ fn a_file_system_that_somebody_else_froze_is_not_copied_and_stays_frozen() -> Re
     take(&client, &source)?;
     Ok(())
 }
+
+#[test]
+fn a_file_system_that_is_mounted_only_where_nobody_was_told_is_not_copied() -> Result<()> {
+    let test = "a_file_system_that_is_mounted_only_where_nobody_was_told_is_not_copied";
+    let Some((host, client)) = start(test)? else { return Ok(()) };
+    let source = volume(&host, &client, create("v", 64 * MIB, filesystem("ext4")), "ext4")?;
+    bring(&client, &source)?;
+    let elsewhere = host.setup().scratch().folder("elsewhere")?;
+    rustix::mount::mount_bind(&source.target, &elsewhere)?;
+    for path in source.staging.iter().chain([&source.target]) {
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty())?;
+    }
+    File::create(elsewhere.join("written"))?.write_all(b"and not flushed")?;
+    let error = cut(&client, "s", &source).err().context("it is torn: nobody held its writers back")?;
+    ensure!(error.code() == Code::FailedPrecondition && error.message().contains("unmount it everywhere"), "{error}");
+    rustix::mount::unmount(&elsewhere, rustix::mount::UnmountFlags::empty())?;
+    let snapshot = cut(&client, "s", &source)?;
+    let restored = volume(&host, &client, restore("restored", 64 * MIB, &snapshot, "ext4"), "ext4")?;
+    bring(&client, &restored)?;
+    assert_eq!(fs::read(restored.target.join("written"))?, b"and not flushed");
+    take(&client, &restored)?;
+    take(&client, &source)
+}
