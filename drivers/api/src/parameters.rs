@@ -1,4 +1,4 @@
-//! Class parameters: the strings of a StorageClass as a type of the driver's.
+//! Parameters of a class, of volumes or of snapshots: its strings as a type of the driver's.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,13 @@ use schemars::{JsonSchema, Schema};
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
+use serde_path_to_error::Segment;
 
 use crate::error::{Error, Result};
 use crate::key::in_words;
 use crate::text::Quoted;
 
-/// The class parameters of a request, without the keys that belong to the orchestrator or to the host. The driver
+/// The parameters of a request, without the keys that belong to the orchestrator or to the host. The driver
 /// reads them as a type of its own, which should deny unknown fields.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Parameters(BTreeMap<String, String>);
@@ -39,9 +40,17 @@ impl Parameters {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) that names the parameter and what is allowed.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
-        let pairs = self.0.iter().map(|(name, value)| (name.as_str(), Text { name, value }));
-        T::deserialize(MapDeserializer::<_, serde::de::value::Error>::new(pairs))
-            .map_err(|error| Error::invalid(in_words(&error.to_string(), "class parameter")))
+        let pairs = self.0.iter().map(|(name, value)| (name.as_str(), Text(value)));
+        let pairs = MapDeserializer::<_, serde::de::value::Error>::new(pairs);
+        serde_path_to_error::deserialize(pairs).map_err(|error| {
+            let message = in_words(&error.inner().to_string(), "parameter");
+            match error.path().iter().next() {
+                Some(Segment::Map { key }) if self.0.contains_key(key) && !message.contains(&format!("`{key}`")) => {
+                    Error::invalid(format!("parameter `{key}`: {message}"))
+                }
+                _ => Error::invalid(message),
+            }
+        })
     }
 }
 
@@ -85,10 +94,7 @@ impl ParameterType {
 pub struct NoParameters {}
 
 /// One value, read as whatever type the field has.
-struct Text<'a> {
-    name: &'a str,
-    value: &'a str,
-}
+struct Text<'a>(&'a str);
 
 impl<'de> IntoDeserializer<'de> for Text<'_> {
     type Deserializer = Self;
@@ -100,9 +106,7 @@ impl<'de> IntoDeserializer<'de> for Text<'_> {
 
 impl Text<'_> {
     fn read<T: std::str::FromStr>(&self, what: &str) -> Result<T, serde::de::value::Error> {
-        self.value.parse().map_err(|_| {
-            serde::de::Error::custom(format_args!("`{}` is {}, which is not {what}", self.name, Quoted(self.value)))
-        })
+        self.0.parse().map_err(|_| serde::de::Error::custom(format_args!("{} is not {what}", Quoted(self.0))))
     }
 }
 
@@ -118,7 +122,7 @@ impl<'de> Deserializer<'de> for Text<'_> {
     type Error = serde::de::value::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        visitor.visit_str(self.value)
+        visitor.visit_str(self.0)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
@@ -135,7 +139,7 @@ impl<'de> Deserializer<'de> for Text<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        IntoDeserializer::<Self::Error>::into_deserializer(self.value).deserialize_enum(name, variants, visitor)
+        IntoDeserializer::<Self::Error>::into_deserializer(self.0).deserialize_enum(name, variants, visitor)
     }
 
     numbers! {
@@ -200,11 +204,14 @@ mod tests {
         for (pairs, words) in [
             (
                 &[("kind", "thin"), ("sparse", "true"), ("colour", "red")][..],
-                "unknown class parameter `colour`, expected one of",
+                "unknown parameter `colour`, expected one of",
             ),
-            (&[("kind", "thin"), ("sparse", "yes")], "`sparse` is \"yes\", which is not true or false"),
-            (&[("kind", "fat"), ("sparse", "true")], "expected `thin` or `thick`"),
-            (&[("sparse", "true")], "missing class parameter `kind`"),
+            (&[("kind", "thin"), ("sparse", "yes")], "parameter `sparse`: \"yes\" is not true or false"),
+            (
+                &[("kind", "fat"), ("sparse", "true")],
+                "parameter `kind`: unknown value `fat`, expected `thin` or `thick`",
+            ),
+            (&[("sparse", "true")], "missing parameter `kind`"),
         ] {
             let error = parse(pairs).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
