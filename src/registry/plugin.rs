@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use dunnage_driver_api::{BackendName, Error, ErrorKind, InstanceId, NodeName, Result, SnapshotId, SourceId, VolumeId};
+use dunnage_driver_api::{
+    BackendName, Error, ErrorKind, InstanceId, NodeName, Reach, Result, SnapshotId, SourceId, VolumeId,
+};
 
 use super::backend::{ConfiguredBackend, ServedBackend};
 use super::offers::Offers;
@@ -184,14 +186,25 @@ impl Plugin {
     /// be made from, else the only one.
     ///
     /// # Errors
-    /// As [`backend_named`](Self::backend_named).
+    /// As [`backend_named`](Self::backend_named); [`ResourceExhausted`](ErrorKind::ResourceExhausted) where what the volume
+    /// is to be made from is in no store of this node, and volumes stay where they are made.
     pub fn backend_for(&self, name: Option<&BackendName>, source: Option<&SourceId>) -> Result<Arc<ServedBackend>> {
         let instance = source.map(|source| match source {
             SourceId::Snapshot(id) => &id.instance,
             SourceId::Volume(id) => &id.instance,
         });
         let holder = instance.filter(|_| name.is_none()).and_then(|instance| self.backend_with(instance).ok());
-        holder.map_or_else(|| self.backend_named(name), Ok)
+        let backend = holder.map_or_else(|| self.backend_named(name), Ok)?;
+        match instance.map(|instance| self.member_with(instance)) {
+            // No fault of the request: an orchestrator that can tries another node.
+            Some(Err(error)) if backend.backend.reach == Reach::Node => Err(Error::new(
+                ErrorKind::ResourceExhausted,
+                "nothing is copied from one store into another: make the volume by the backend and on the node that \
+                     have its source",
+            )
+            .caused_by(error)),
+            _ => Ok(backend),
+        }
     }
 
     /// The backend that a request for a new volume names, or the only one.

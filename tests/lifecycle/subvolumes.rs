@@ -91,7 +91,7 @@ fn is_copied(host: &Host, client: &Client) -> Result<()> {
         request
     };
     let elsewhere = host.client("others.csi.dunnage.dev")?.create_volume(restore("elsewhere", 16 * MIB));
-    let said = is("a restore into another store", elsewhere, Code::InvalidArgument)?;
+    let said = is("a restore into another store", elsewhere, Code::ResourceExhausted)?;
     ensure!(said.contains("nothing is copied from one store into another"), "{said}");
     let mut small = restore("small", 0);
     small.capacity_range = Some(csi::CapacityRange { required_bytes: 0, limit_bytes: 8 * MIB });

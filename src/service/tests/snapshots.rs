@@ -184,3 +184,20 @@ async fn only_parameters_that_can_change_are_changed_and_all_or_none() {
         assert_eq!(refused.code(), code, "{id} {pairs:?} {refused}");
     }
 }
+
+#[tokio::test]
+async fn a_source_on_another_node_sends_the_orchestrator_there() {
+    let (_folder, services) = two_stores();
+    let volume = volume(&services, "v", "a-one").await;
+    let snapshot = cut(&services, "s", &volume).await.unwrap().snapshot_id;
+    let elsewhere = |id: &str| id.replacen(&"a".repeat(26), &"y".repeat(26), 1);
+    let sources = [
+        Type::Snapshot(SnapshotSource { snapshot_id: elsewhere(&snapshot) }),
+        Type::Volume(VolumeSource { volume_id: elsewhere(&volume) }),
+    ];
+    for source in sources {
+        let status = made(&services, "w", Some("a-one"), Some(source), 8192).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("Call the node that has the store"), "{status}");
+    }
+}
