@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dunnage_driver_api::root::{Folder, Record, Records, Root, SnapshotRecords};
+use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, SnapshotRecords};
 use dunnage_driver_api::{
     Bytes, CapacityRange, ContentSource, Context, Create, CreateVolume, DirectoryParent, Error, ErrorKind, Expand,
     Expanded, Health, HealthFinding, HealthStatus, Modify, Parameters, Result, Total, Volume, VolumeKey, Volumes,
@@ -59,10 +59,10 @@ impl Create for Store {
         let size = request.capacity.choose(DEFAULT_SIZE, UNIT.get())?;
         let class = request.parameters.parse::<Attributes>()?;
         let wanted = request.mutable_parameters.parse::<Attributes>()?.or(class);
-        let _room = self.reserve(size)?;
+        let room = self.reserve(size)?;
         let volume = request.volume(size)?;
         let made = self
-            .make(key, request.content.as_ref(), size, wanted)
+            .make(key, request.content.as_ref(), size, wanted, room)
             .and_then(|()| self.records.put(&Record { volume: volume.clone(), extra: Extra {} }));
         if let Err(error) = made {
             // A record that was written but may not be durable keeps its subvolume: the next attempt finds both.
@@ -103,10 +103,7 @@ impl Expand for Store {
             return Err(Error::new(ErrorKind::OutOfRange, format!("a volume of {old} cannot shrink to {capacity}")));
         }
         if size > old {
-            let _room = self.reserve(size.minus(old))?;
-            if let Some(groups) = &self.groups {
-                groups.ensure(&self.volumes.open(volume.key.as_str())?, Some(size))?;
-            }
+            self.limit(&self.volumes.open(volume.key.as_str())?, size, self.reserve(size.minus(old))?)?;
             record.volume.capacity = size;
             self.records.put(&record)?;
         }
@@ -157,14 +154,29 @@ impl Store {
     }
 
     /// Makes a subvolume with all that a volume has, for [`Subvolumes::place`].
-    fn make(&self, key: &str, content: Option<&ContentSource>, size: Bytes, wanted: Attributes) -> Result<()> {
+    fn make(
+        &self,
+        key: &str,
+        content: Option<&ContentSource>,
+        size: Bytes,
+        wanted: Attributes,
+        room: Reservation,
+    ) -> Result<()> {
         let source = content.map(|content| self.open(content)).transpose()?;
         let made = self.volumes.make(key, source.as_ref(), false)?;
         if wanted != Attributes::default() {
             attributes::set(&made, wanted)?;
         }
         // Full quotas copy the limit of the source.
-        self.groups.as_ref().map_or(Ok(()), |groups| groups.ensure(&made, Some(size)))
+        self.limit(&made, size, room)
+    }
+
+    /// Limits the subvolume, whose limit then speaks for the room that was spoken for before.
+    fn limit(&self, subvolume: &Folder, size: Bytes, room: Reservation) -> Result<()> {
+        match &self.groups {
+            Some(groups) => room.settle(|| groups.ensure(subvolume, Some(size))),
+            None => Ok(()),
+        }
     }
 
     fn open(&self, content: &ContentSource) -> Result<Folder> {

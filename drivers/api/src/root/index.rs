@@ -110,9 +110,10 @@ impl Index {
         self.lock().after(after).filter(|(_, kept)| kept.is_none()).map(|(key, _)| key.clone()).take(limit).collect()
     }
 
-    /// A record was written.
-    pub(super) fn put(&self, volume: &Volume) {
+    /// A record was written, and speaks for what was `reserved`.
+    pub(super) fn put(&self, volume: &Volume, reserved: Bytes) {
         let state = &mut *self.lock();
+        state.reserved -= u128::from(reserved.get());
         state.promised += u128::from(volume.capacity.get());
         let kept = Kept::new(volume.clone(), &mut state.fingerprints);
         let old = state.entries.insert(volume.key.clone(), Some(kept));
@@ -132,6 +133,14 @@ impl Index {
         fits(Bytes::cut(state.reserved))?;
         state.reserve(bytes);
         Ok(())
+    }
+
+    /// Takes it away again once `work` has succeeded: nobody weighs a reservation in between.
+    pub(super) fn settle<T>(&self, bytes: Bytes, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut state = self.lock();
+        let done = work()?;
+        state.reserved -= u128::from(bytes.get());
+        Ok(done)
     }
 
     /// Takes it away again.

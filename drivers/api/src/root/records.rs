@@ -53,6 +53,20 @@ pub struct Reservation {
     bytes: Bytes,
 }
 
+impl Reservation {
+    /// Has `work` make the room count as taken by itself, as the limit of a quota does, and ends in the same moment for
+    /// whoever weighs another reservation: the room is never counted twice, nor by nobody. `work` is called under a lock:
+    /// it may change the file system, not these records.
+    ///
+    /// # Errors
+    /// Those of `work`; the room is then free again.
+    pub fn settle<T>(mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let done = self.inner.index.settle(self.bytes, work)?;
+        self.bytes = Bytes::ZERO;
+        Ok(done)
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.inner.index.free(self.bytes);
@@ -125,6 +139,18 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// # Errors
     /// Where it cannot be written: the one that was there is there still, or the new one is.
     pub fn put(&self, record: &Record<E>) -> Result<()> {
+        self.write(record, None)
+    }
+
+    /// As [`put`](Self::put); from then on the record speaks for what `room`, a reservation of these records, spoke for.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_for(&self, record: &Record<E>, room: Reservation) -> Result<()> {
+        self.write(record, Some(room))
+    }
+
+    fn write(&self, record: &Record<E>, room: Option<Reservation>) -> Result<()> {
         self.inner.settle()?;
         let (folder, key) = (&self.inner.folder, &record.volume.key);
         let text = encode(record)?;
@@ -136,7 +162,9 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
             let _ = folder.unlink(&temporary);
             return Err(failed(error));
         }
-        self.inner.index.put(&record.volume);
+        let mut room = room.filter(|room| Arc::ptr_eq(&room.inner, &self.inner));
+        let reserved = room.as_mut().map_or(Bytes::ZERO, |room| std::mem::replace(&mut room.bytes, Bytes::ZERO));
+        self.inner.index.put(&record.volume, reserved);
         self.inner.syncs.sync(folder).map_err(failed)
     }
 

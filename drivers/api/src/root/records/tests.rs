@@ -179,6 +179,31 @@ fn a_list_reads_its_first_record_and_takes_the_others_from_memory() {
 }
 
 #[test]
+fn room_that_is_settled_is_counted_once_by_whoever_weighs() {
+    let (_temp, root, _) = root(&[]);
+    let records = root.records::<Extra>().unwrap();
+    let taken = AtomicUsize::new(0);
+    let fits = |reserved: Bytes| match taken.load(Ordering::SeqCst) as u64 + reserved.get() < 200 {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::ResourceExhausted, "full")),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let room = records.reserve_unpromised(Bytes::new(1), fits).expect("it is counted twice");
+                    room.settle(|| Ok(taken.fetch_add(1, Ordering::SeqCst))).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!((taken.load(Ordering::SeqCst), records.reserved()), (200, Bytes::ZERO));
+    let room = records.reserve_unpromised(Bytes::new(1), |_| Ok(())).unwrap();
+    room.settle(|| Err::<(), _>(Error::internal("the disk is full"))).unwrap_err();
+    assert_eq!(records.reserved(), Bytes::ZERO);
+}
+
+#[test]
 fn reservations_and_volumes_together_never_pass_the_limit() {
     let (_temp, root, _) = root(&["old"]);
     let records = root.records::<Extra>().unwrap();
@@ -193,19 +218,16 @@ fn reservations_and_volumes_together_never_pass_the_limit() {
             let (records, made, fits) = (&records, &made, &fits);
             scope.spawn(move || {
                 for number in 0..10 {
-                    if let Ok(_held) = records.reserve(Bytes::new(4), fits) {
+                    if let Ok(room) = records.reserve(Bytes::new(4), fits) {
                         made.fetch_add(1, Ordering::Relaxed);
-                        records.put(&record(&format!("{thread}-{number}"), 4)).unwrap();
+                        records.put_for(&record(&format!("{thread}-{number}"), 4), room).unwrap();
                     }
                 }
             });
         }
     });
-    // While one is put and still reserved it counts twice, so less than all may fit at the time.
-    assert!((1..=7).contains(&made.into_inner()));
-    while let Ok(_held) = records.reserve(Bytes::new(4), fits) {
-        records.put(&record(&format!("more-{}", records.promised().unwrap()), 4)).unwrap();
-    }
+    // None counts twice, also while it is put: all that fit were made.
+    assert_eq!(made.into_inner(), 7);
     assert_eq!(records.promised().unwrap(), Bytes::new(38));
     assert_eq!(records.reserved(), Bytes::ZERO);
 }
