@@ -14,6 +14,9 @@ pub enum Need {
     UserNamespaces,
     /// The guest with a stock Debian kernel: for tests in a module `in_guest`, which `cargo xtask test` runs there alone.
     Guest,
+    /// A kernel for guests, and what they are made with: for tests in a module `across_guests`, which `cargo xtask test`
+    /// runs one after the other.
+    Guests,
     /// A program in `PATH`, or in one of the folders of the system's own programs.
     Program(&'static str),
     /// A file that somebody must have made before, and the command that makes it.
@@ -29,6 +32,8 @@ impl Need {
             Self::UserNamespaces => no_user_namespaces(),
             Self::Guest if std::env::var_os("DUNNAGE_GUEST").is_some() => None,
             Self::Guest => Some("it is for the guest of `cargo xtask vm`".into()),
+            Self::Guests if std::env::var_os("DUNNAGE_GUESTS").is_some() => None,
+            Self::Guests => Some("it boots guests, for which `cargo xtask vm` prepares a kernel".into()),
             Self::Program(program) if in_path(program) => None,
             Self::Program(program) => Some(format!("there is no program {program}")),
             Self::File(path, _) if path.exists() => None,

@@ -1,5 +1,6 @@
 //! One guest: a QEMU process, and the jobs it runs.
 
+mod hardware;
 mod job;
 mod port;
 
@@ -15,6 +16,7 @@ use crate::initramfs;
 use crate::kernel::Kernel;
 use crate::program::{QEMU, SETPRIV};
 
+pub use hardware::Hardware;
 pub use job::Job;
 use port::{Message, Port};
 
@@ -37,16 +39,19 @@ pub struct Guest {
 impl Guest {
     /// Boots it and waits until it takes jobs. `folder` is for this guest alone, and keeps what its console said.
     ///
+    /// Dropping it cuts its power: on its disks is what it had flushed, and perhaps more.
+    ///
     /// # Errors
     /// A program is missing, or the guest does not come up: then with the end of what its console said.
-    pub fn boot(kernel: &Kernel, folder: &Path) -> Result<Self> {
+    pub fn boot(kernel: &Kernel, folder: &Path, hardware: &Hardware) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let initramfs = folder.join("initramfs.cpio");
         initramfs::write(kernel, &initramfs).context("cannot make the initramfs")?;
         let (console, complaints) = (folder.join("console.log"), folder.join("qemu.log"));
         let mut command = SETPRIV.command()?;
         // The only tie that holds when this process is killed.
-        command.args(["--pdeathsig", "KILL"]).arg(QEMU.find()?).args(arguments(kernel, &initramfs, &console));
+        command.args(["--pdeathsig", "KILL"]).arg(QEMU.find()?);
+        command.args(arguments(kernel, &initramfs, &console, &hardware.append())).args(hardware.arguments()?);
         Self::start(command, console, complaints)
     }
 
@@ -107,28 +112,24 @@ impl Drop for Guest {
     }
 }
 
-fn arguments(kernel: &Kernel, initramfs: &Path, console: &Path) -> Vec<String> {
+fn arguments(kernel: &Kernel, initramfs: &Path, console: &Path, append: &str) -> Vec<String> {
     // A guest that panics or whose first program ends is gone at once. Without a policy SELinux denies nothing.
-    let append = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off selinux=1 security=selinux enforcing=0";
-    // In QEMU's lists of options a comma ends a value.
-    let path = |path: &Path| path.display().to_string().replace(',', ",,");
+    let own = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off selinux=1 security=selinux enforcing=0";
     let arguments = [
         ["-accel", "tcg,thread=multi"],
         ["-cpu", "max"],
         ["-smp", "2"],
-        ["-m", "3G"],
         ["-display", "none"],
         ["-monitor", "none"],
-        ["-nic", "none"],
         ["-kernel", &kernel.image.display().to_string()],
         ["-initrd", &initramfs.display().to_string()],
-        ["-append", append],
+        ["-append", &format!("{own}{append}")],
         ["-serial", &format!("file:{}", console.display())],
         [
             "-virtfs",
             &format!(
                 "local,path={},mount_tag=machine,security_model=none,readonly=on,multidevs=remap",
-                path("/".as_ref())
+                hardware::text("/".as_ref())
             ),
         ],
         ["-device", "virtio-serial-pci"],

@@ -14,7 +14,8 @@ use crate::kernel::Kernel;
 use crate::program::{BUSYBOX, CPIO, MODPROBE};
 
 /// All others are loaded by the kernel itself when it needs them, from the machine's files.
-const MODULES: [&str; 5] = ["virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console"];
+const MODULES: [&str; 7] =
+    ["virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_blk", "virtio_net"];
 const INIT: &str = include_str!("guest/init.sh");
 const AGENT: &str = include_str!("guest/agent.sh");
 const FOLDERS: [&str; 8] = ["bin", "dev", "machine", "memory", "modules", "proc", "root", "sys"];

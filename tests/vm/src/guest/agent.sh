@@ -17,6 +17,15 @@ sed -n 's/^[^#]* \([^ ]*\) \([bc]\)\([0-9]*\):\([0-9]*\)$/\1 \2 \3 \4/p' "/lib/m
     done
 busybox ip link set lo up
 hostname guest
+for word in $(cat /proc/cmdline); do
+    case "$word" in
+    dunnage.address=*)
+        hostname "guest-${word##*.}"
+        busybox ip addr add "${word#*=}/24" dev eth0
+        busybox ip link set eth0 up
+        ;;
+    esac
+done
 
 # The only port there is; the number of its device depends on what other devices the guest has.
 port() {

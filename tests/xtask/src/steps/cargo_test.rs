@@ -14,7 +14,7 @@ pub(crate) fn run(session: &mut Session) -> Result<Outcome> {
     let log = session.log("test");
     let mut cargo = session.cargo().args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     // Those have a step of their own, with the kernel that they need.
-    cargo = cargo.args(["--", "--skip", vm::MODULE]);
+    cargo = cargo.args(["--", "--skip", vm::MODULE, "--skip", vm::ACROSS]);
     cargo = cargo.env("DUNNAGE_REQUIRE_ALL", "1").env("DUNNAGE_CSI_SANITY", csi_sanity(session));
     if !privilege::is_root() {
         match root_runner(session)? {

@@ -1,12 +1,13 @@
-//! The tests that need a stock Debian kernel, in a guest that has it.
+//! The tests that need a stock Debian kernel, in guests that have it.
 //!
-//! Whatever lies in a module `in_guest`, in any test binary of the workspace, runs there and nowhere else.
+//! Whatever lies in a module `in_guest`, in any test binary of the workspace, runs in one guest and nowhere else. What lies
+//! in a module `across_guests` runs on this machine and boots several guests of its own.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use dunnage_test_vm::{Guest, Job, Kernel};
+use dunnage_test_vm::{Guest, Hardware, Job, Kernel};
 use serde_json::Value;
 
 use super::cargo_test::count;
@@ -16,8 +17,10 @@ use crate::privilege;
 use crate::session::Session;
 use crate::summary::Outcome;
 
-/// What the names of such tests have in them.
+/// What the names of tests have in them that run in a guest.
 pub(crate) const MODULE: &str = "in_guest::";
+/// What the names of tests have in them that boot guests of their own.
+pub(crate) const ACROSS: &str = "across_guests::";
 const STEP: &str = "vm";
 
 /// A test binary and the folder that its tests expect to run in.
@@ -36,25 +39,54 @@ pub(crate) fn run_those(session: &mut Session, parts: &[String]) -> Result<Outco
     packages::install(session)?;
     let log = session.log(STEP);
     let kernel = kernel(session)?;
-    let mut jobs = Vec::new();
-    for binary in binaries(session, &log)? {
-        let mut names = tests(session, &binary)?;
-        names.retain(|name| parts.is_empty() || parts.iter().any(|part| name.contains(part)));
-        if !names.is_empty() {
-            let job = Job::new(&binary.program, &binary.folder).args(["--exact"]).args(names);
-            jobs.push(job.env("DUNNAGE_GUEST", "1").env("DUNNAGE_REQUIRE_ALL", "1"));
+    let binaries = binaries(session, &log)?;
+    let those_of = |module: &str| -> Result<Vec<(&Binary, Vec<String>)>> {
+        let mut found = Vec::new();
+        for binary in &binaries {
+            let mut names = tests(session, binary, module)?;
+            names.retain(|name| parts.is_empty() || parts.iter().any(|part| name.contains(part)));
+            if !names.is_empty() {
+                found.push((binary, names));
+            }
+        }
+        Ok(found)
+    };
+    let (within, across) = (those_of(MODULE)?, those_of(ACROSS)?);
+    ensure!(
+        !within.is_empty() || !across.is_empty(),
+        "no test binary has such a test in a module {MODULE} or {ACROSS}"
+    );
+    let mut outcome = Outcome::default();
+    if !within.is_empty() {
+        outcome = run_within(session, &kernel, &within, &log)?;
+    }
+    for (binary, names) in across {
+        let command = session.command(&binary.program.to_string_lossy()).folder(&binary.folder);
+        // One after the other: each boots guests that want all of the machine.
+        let command = command.args(["--exact", "--test-threads", "1"]).args(names);
+        let command = command.env("DUNNAGE_GUESTS", session.target.join("vm")).env("DUNNAGE_REQUIRE_ALL", "1");
+        let before = outcome.failed;
+        let status = command.watch(&log, |line| count(&mut outcome, line))?;
+        if !status.success() && outcome.failed == before {
+            outcome = fail(outcome, format!("{} failed ({status})", binary.program.display()));
         }
     }
-    ensure!(!jobs.is_empty(), "no test binary has such a test in a module {MODULE}");
+    Ok(outcome)
+}
+
+/// Runs tests of these names in one guest.
+fn run_within(session: &Session, kernel: &Kernel, tests: &[(&Binary, Vec<String>)], log: &Path) -> Result<Outcome> {
     println!("booting a guest; its console: {}", session.target.join("vm/guest/console.log").display());
-    let mut guest = Guest::boot(&kernel, &session.target.join("vm/guest"))?;
-    let mut log = Log::append(&log)?;
+    let mut guest = Guest::boot(kernel, &session.target.join("vm/guest"), &Hardware::default())?;
+    let mut log = Log::append(log)?;
     let mut outcome = Outcome::default();
-    for job in &jobs {
+    for (binary, names) in tests {
+        let job = Job::new(&binary.program, &binary.folder).args(["--exact"]).args(names);
+        let job = job.env("DUNNAGE_GUEST", "1").env("DUNNAGE_REQUIRE_ALL", "1");
         println!("$ {job}");
         let before = outcome.failed;
         let mut logged = Ok(());
-        let ended = guest.run(job, |line| {
+        let ended = guest.run(&job, |line| {
             println!("{line}");
             logged = std::mem::replace(&mut logged, Ok(())).and_then(|()| log.line(line));
             count(&mut outcome, line);
@@ -112,10 +144,10 @@ fn parse(message: &Value) -> Option<(PathBuf, PathBuf)> {
     Some((program.into(), Path::new(message["manifest_path"].as_str()?).parent()?.into()))
 }
 
-/// The names of its tests that are for a guest.
-fn tests(session: &Session, binary: &Binary) -> Result<Vec<String>> {
+/// The names of its tests in such a module.
+fn tests(session: &Session, binary: &Binary, module: &str) -> Result<Vec<String>> {
     let list = session.command(&binary.program.to_string_lossy()).folder(&binary.folder);
-    let list = list.args([MODULE, "--list", "--format", "terse"]).output()?;
+    let list = list.args([module, "--list", "--format", "terse"]).output()?;
     Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
