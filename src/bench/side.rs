@@ -52,6 +52,7 @@ impl Side {
             required_bytes: self.options.size,
             access: self.options.access.clone(),
             parameters: self.options.parameters.clone(),
+            snapshot_id: None,
         }
     }
 

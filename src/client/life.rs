@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use dunnage_csi_proto::csi::v1::{Volume, VolumeCapability};
+use dunnage_csi_proto::csi::v1::{CreateSnapshotRequest, Snapshot, Volume, VolumeCapability};
 use tonic::Code;
 
 use crate::client::plugin::DEADLINE;
@@ -28,6 +28,7 @@ pub struct Life {
     publish_context: HashMap<String, String>,
     staged: bool,
     published: Vec<PathBuf>,
+    snapshot: Option<CreateSnapshotRequest>,
 }
 
 impl Life {
@@ -43,6 +44,7 @@ impl Life {
             publish_context: HashMap::new(),
             staged: false,
             published: Vec::new(),
+            snapshot: None,
         }
     }
 
@@ -63,6 +65,11 @@ impl Life {
     pub fn volume(&self) -> Result<&Volume> {
         let what = || format!("there is no volume {:?} to go on with", self.request.name);
         self.created.as_ref().ok_or_else(|| Error::Answer { rpc: "CreateVolume", what: what() })
+    }
+
+    /// Whether it was staged, and not unstaged since.
+    pub fn is_staged(&self) -> bool {
+        self.staged
     }
 
     /// The capability that goes with every call.
@@ -157,6 +164,26 @@ impl Life {
         Ok(())
     }
 
+    /// CreateSnapshot of that name; again for a repetition, which says whether the snapshot is ready by now.
+    pub async fn cut(&mut self, name: &str) -> Result<Snapshot> {
+        let source_volume_id = self.volume()?.volume_id.clone();
+        let request = CreateSnapshotRequest { source_volume_id, name: name.to_owned(), ..Default::default() };
+        self.snapshot = Some(request.clone());
+        self.plugin.create_snapshot(request).await
+    }
+
+    /// DeleteSnapshot of the snapshot that was cut.
+    pub async fn delete_snapshot(&mut self, snapshot_id: &str) -> Result<()> {
+        self.plugin.delete_snapshot(snapshot_id).await?;
+        self.snapshot = None;
+        Ok(())
+    }
+
+    /// Goes on with another volume, after the one before was deleted.
+    pub fn go_on_with(&mut self, request: VolumeRequest) {
+        self.request = request;
+    }
+
     /// DeleteVolume.
     pub async fn delete(&mut self) -> Result<()> {
         let volume_id = self.volume()?.volume_id.clone();
@@ -172,6 +199,22 @@ impl Life {
     /// whose CreateVolume failed is asked for once more, since only the answer has its id: a plugin that still refuses
     /// has none.
     pub async fn end<O: Around>(&mut self, around: &mut O) -> Vec<Error> {
+        let mut errors = self.end_volume(around).await;
+        if let Some(request) = self.snapshot.take() {
+            let plugin = &self.plugin;
+            let undo = async {
+                // Only the answer has its id. A plugin that refuses the name has nothing of it.
+                match plugin.create_snapshot(request).await {
+                    Ok(snapshot) => once_free(|| plugin.delete_snapshot(&snapshot.snapshot_id)).await,
+                    Err(_) => Ok(()),
+                }
+            };
+            errors.extend(around.call("DeleteSnapshot", undo).await.err());
+        }
+        errors
+    }
+
+    async fn end_volume<O: Around>(&mut self, around: &mut O) -> Vec<Error> {
         let mut errors = Vec::new();
         if self.created.is_none() && self.maybe_created {
             let _refused_means_not_there = self.create().await;

@@ -8,10 +8,10 @@ use dunnage_csi_proto::csi::v1::identity_client::IdentityClient;
 use dunnage_csi_proto::csi::v1::node_client::NodeClient;
 use dunnage_csi_proto::csi::v1::plugin_capability::service::Type as PluginService;
 use dunnage_csi_proto::csi::v1::{
-    CapacityRange, ControllerExpandVolumeRequest, ControllerGetCapabilitiesRequest, CreateVolumeRequest,
-    DeleteVolumeRequest, GetCapacityRequest, GetPluginCapabilitiesRequest, GetPluginInfoRequest,
-    GroupControllerGetCapabilitiesRequest, ListVolumesRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest,
-    ProbeRequest, Volume, VolumeCapability,
+    CapacityRange, ControllerExpandVolumeRequest, ControllerGetCapabilitiesRequest, CreateSnapshotRequest,
+    CreateVolumeRequest, DeleteSnapshotRequest, DeleteVolumeRequest, GetCapacityRequest, GetPluginCapabilitiesRequest,
+    GetPluginInfoRequest, GroupControllerGetCapabilitiesRequest, ListVolumesRequest, NodeGetCapabilitiesRequest,
+    NodeGetInfoRequest, ProbeRequest, Snapshot, Volume, VolumeCapability,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -160,6 +160,19 @@ impl Plugin {
     pub async fn delete_volume(&self, volume_id: &str) -> Result<()> {
         let request = DeleteVolumeRequest { volume_id: volume_id.to_owned(), ..DeleteVolumeRequest::default() };
         answer("DeleteVolume", self.controller.clone().delete_volume(bounded(request)).await).map(drop)
+    }
+
+    /// CreateSnapshot with any request.
+    pub async fn create_snapshot(&self, request: CreateSnapshotRequest) -> Result<Snapshot> {
+        const RPC: &str = "CreateSnapshot";
+        let cut = self.send(request).await.map_err(|status| Error::rpc(RPC, &status))?;
+        cut.snapshot.ok_or_else(|| Error::Answer { rpc: RPC, what: "no snapshot".to_owned() })
+    }
+
+    /// DeleteSnapshot.
+    pub async fn delete_snapshot(&self, snapshot_id: &str) -> Result<()> {
+        let request = DeleteSnapshotRequest { snapshot_id: snapshot_id.to_owned(), ..Default::default() };
+        self.send(request).await.map(drop).map_err(|status| Error::rpc("DeleteSnapshot", &status))
     }
 
     /// ListVolumes: one page of at most `max_entries` (the plugin's choice for 0).

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use dunnage_csi_proto::csi::v1::volume_capability::access_mode::Mode;
 use dunnage_csi_proto::csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
-use dunnage_csi_proto::csi::v1::{CapacityRange, CreateVolumeRequest, TopologyRequirement, VolumeCapability};
+use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type};
+use dunnage_csi_proto::csi::v1::{
+    CapacityRange, CreateVolumeRequest, TopologyRequirement, VolumeCapability, VolumeContentSource,
+};
 
 use crate::client::Offers;
 
@@ -28,12 +31,15 @@ pub struct VolumeRequest {
     pub access: Access,
     /// The parameters of its class.
     pub parameters: HashMap<String, String>,
+    /// The snapshot that it is to hold.
+    pub snapshot_id: Option<String>,
 }
 
 impl VolumeRequest {
     /// The request as it goes over the socket to a plugin with these offers: on this node, where that matters.
     pub fn to_wire(&self, offers: &Offers) -> CreateVolumeRequest {
         let topology = offers.topology.clone();
+        let snapshot = |snapshot_id| Type::Snapshot(SnapshotSource { snapshot_id });
         CreateVolumeRequest {
             name: self.name.clone(),
             capacity_range: Some(CapacityRange { required_bytes: self.required_bytes, limit_bytes: 0 }),
@@ -41,6 +47,10 @@ impl VolumeRequest {
             parameters: self.parameters.clone(),
             accessibility_requirements: topology
                 .map(|here| TopologyRequirement { requisite: vec![here.clone()], preferred: vec![here] }),
+            volume_content_source: self
+                .snapshot_id
+                .clone()
+                .map(|id| VolumeContentSource { r#type: Some(snapshot(id)) }),
             ..CreateVolumeRequest::default()
         }
     }

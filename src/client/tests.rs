@@ -13,6 +13,7 @@ async fn life(fake: &Fake) -> Life {
         required_bytes: 1 << 20,
         access: Access::Block,
         parameters: HashMap::new(),
+        snapshot_id: None,
     };
     Life::new(&plugin, request, fake.folder.path().join("v"))
 }

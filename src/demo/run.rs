@@ -96,6 +96,9 @@ async fn lives(script: &mut Script<'_>, place: &Place, interrupt: &Interrupt) ->
     for (served, plugin) in &plugins {
         for (title, request, story) in acts(served.driver) {
             let mut life = Life::new(plugin, request, place.pods(title.0));
+            if matches!(story, Story::Copy) && !stories::copies(&life) {
+                continue;
+            }
             script.section(title.1, Some(&plugin.offers().name));
             let told = tokio::select! {
                 told = tell(story, script, &mut life) => told,
@@ -131,6 +134,7 @@ enum Story {
     Folder,
     FileSystem,
     Disk,
+    Copy,
     Refusals,
 }
 
@@ -139,6 +143,7 @@ async fn tell(story: Story, script: &mut Script<'_>, life: &mut Life) -> Result<
         Story::Folder => stories::folder(script, life).await,
         Story::FileSystem => stories::file_system(script, life).await,
         Story::Disk => stories::disk(script, life).await,
+        Story::Copy => stories::copy(script, life).await,
         Story::Refusals => stories::refusals(script, life).await,
     }
 }
@@ -147,7 +152,13 @@ async fn tell(story: Story, script: &mut Script<'_>, life: &mut Life) -> Result<
 fn acts(driver: &str) -> Vec<((&'static str, &'static str), VolumeRequest, Story)> {
     let act = |name: &'static str, title, access, story| {
         let required_bytes = 64 * MIB;
-        let request = VolumeRequest { name: name.to_owned(), required_bytes, access, parameters: HashMap::new() };
+        let request = VolumeRequest {
+            name: name.to_owned(),
+            required_bytes,
+            access,
+            parameters: HashMap::new(),
+            snapshot_id: None,
+        };
         ((name, title), request, story)
     };
     let mount = |fs_type: &str| Access::Mount(fs_type.to_owned());
@@ -155,10 +166,12 @@ fn acts(driver: &str) -> Vec<((&'static str, &'static str), VolumeRequest, Story
         vec![
             act("database", "A disk with a file system that grows", mount("ext4"), Story::FileSystem),
             act("raw", "A raw block device", Access::Block, Story::Disk),
+            act("accounts", "A snapshot that outlives its volume", mount("ext4"), Story::Copy),
         ]
     } else {
         vec![
             act("notes", "A folder that two pods use, one after the other", mount(""), Story::Folder),
+            act("letters", "A snapshot that outlives its volume", mount(""), Story::Copy),
             act("orders", "Mistakes, and what the plugin says to them", mount(""), Story::Refusals),
         ]
     }

@@ -95,9 +95,9 @@ pub(super) async fn unpublish(script: &mut Script<'_>, life: &mut Life, pod: &st
     script.step("NodeUnpublishVolume", "the target path gone", step).await
 }
 
-/// Unstaging, where the plugin stages.
+/// Unstaging, where it is staged.
 pub(super) async fn unstage(script: &mut Script<'_>, life: &mut Life) -> Result<(), Failed> {
-    if !life.plugin().offers().stages() {
+    if !life.is_staged() {
         return Ok(());
     }
     let step = async { Ok(came_with("taken from the node", life.unstage().await?)) };
