@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::tree::{self, Node, Tree};
+use crate::faults::Effect;
 
 pub(super) const INIT: u32 = 26;
 pub(super) const STATFS: u32 = 17;
@@ -82,6 +83,29 @@ impl Request {
 
     pub(super) fn is_folder_sync(&self) -> bool {
         self.opcode() == FSYNCDIR
+    }
+
+    /// The system call that it is of, and what it does; `None` where it is of none that could tell an error.
+    pub(super) fn effect(&self) -> Option<(&'static str, Effect)> {
+        Some(match self.opcode() {
+            LOOKUP => ("lookup", Effect::Reads),
+            GETATTR => ("stat", Effect::Reads),
+            OPEN | OPENDIR => ("open", Effect::Reads),
+            READ => ("read", Effect::Reads),
+            READDIR => ("readdir", Effect::Reads),
+            STATFS => ("statfs", Effect::Reads),
+            SETATTR => ("chmod, chown or truncate", Effect::Changes),
+            MKNOD => ("creat", Effect::TakesRoom),
+            MKDIR => ("mkdir", Effect::TakesRoom),
+            UNLINK => ("unlink", Effect::Changes),
+            RMDIR => ("rmdir", Effect::Changes),
+            RENAME | RENAME2 => ("rename", Effect::TakesRoom),
+            LINK => ("link", Effect::TakesRoom),
+            WRITE => ("write", Effect::TakesRoom),
+            FSYNC => ("fsync", Effect::TakesRoom),
+            FSYNCDIR => ("fsync of a folder", Effect::TakesRoom),
+            _ => return None,
+        })
     }
 
     pub(super) fn wants_an_answer(&self) -> bool {
