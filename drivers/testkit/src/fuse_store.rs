@@ -297,6 +297,21 @@ mod tests {
     }
 
     #[test]
+    fn zeros_are_holes() {
+        use rustix::fs::{SeekFrom, seek};
+        let Some((folder, _store)) = store("zeros_are_holes") else { return };
+        let path = folder.path().join("file");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(40_000).unwrap();
+        assert_eq!(seek(&file, SeekFrom::Data(0)), Err(Errno::NXIO));
+        std::os::unix::fs::FileExt::write_all_at(&file, b"text", 20_000).unwrap();
+        let asked = [SeekFrom::Data(0), SeekFrom::Data(20_001), SeekFrom::Hole(0), SeekFrom::Hole(20_001)];
+        assert_eq!(asked.map(|from| seek(&file, from)), [Ok(16_384), Ok(20_001), Ok(0), Ok(20_480)]);
+        assert_eq!(seek(&file, SeekFrom::Data(20_480)), Err(Errno::NXIO));
+        assert_eq!(seek(&file, SeekFrom::Hole(39_999)), Ok(39_999));
+    }
+
+    #[test]
     fn a_read_that_fails_is_an_error_of_the_disk() {
         let Some((folder, store)) = store("a_read_that_fails_is_an_error_of_the_disk") else { return };
         let file = folder.path().join("file");

@@ -30,6 +30,7 @@ const FSYNCDIR: u32 = 30;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 const RENAME2: u32 = 45;
+const LSEEK: u32 = 46;
 
 /// `struct fuse_in_header`.
 const HEADER: usize = 40;
@@ -93,6 +94,7 @@ impl Request {
             OPEN | OPENDIR => ("open", Effect::Reads),
             READ => ("read", Effect::Reads),
             READDIR => ("readdir", Effect::Reads),
+            LSEEK => ("lseek", Effect::Reads),
             STATFS => ("statfs", Effect::Reads),
             SETATTR => ("chmod, chown or truncate", Effect::Changes),
             MKNOD => ("creat", Effect::TakesRoom),
@@ -160,6 +162,7 @@ impl Request {
                 entry(tree, self.u64(0))
             }
             READ => tree.read(id, self.u64(8), self.u32(16)),
+            LSEEK => tree.seek(id, self.u64(8), self.u32(16)).map(|offset| Bytes::default().u64(offset).0),
             WRITE => {
                 let bytes = self.body().get(40..).unwrap_or_default();
                 tree.write(id, self.u64(8), bytes)?;
