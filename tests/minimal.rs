@@ -15,7 +15,6 @@ use dunnage_driver_api::{
     Backend, CapacityRange, Context, CreateVolume, Driver, DriverEntry, ErrorKind, Fingerprint, Opening, Parameters,
     Result, System, Volume,
 };
-use dunnage_testkit::{Opened, for_each_operation};
 use minimal::Minimal;
 
 struct Rig {
@@ -116,14 +115,14 @@ fn each_call_can_be_repeated_wherever_the_disk_fails() {
     if !dunnage_testkit::needs_root("each_call_can_be_repeated_wherever_the_disk_fails") {
         return;
     }
-    let hits = for_each_operation(|faults, root| {
+    let hits = dunnage_testkit::for_each_operation(|faults, root| {
         let driver: Minimal = serde_json::from_value(serde_json::json!({"root": root})).unwrap();
-        let store = Opened::new(&driver, Arc::new(System)).unwrap();
+        let store = dunnage_testkit::Opened::new(&driver, Arc::new(System)).unwrap();
         let volume = faults.repeated(|| store.create("pvc-1", 1 << 20));
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&volume));
         faults.repeated(|| store.delete(&volume));
         assert_eq!(store.list().unwrap(), []);
-        assert_eq!(fs::read_dir(root.join("data")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(root.join("data")).unwrap().count(), 0);
     });
     assert!(hits > 50, "{hits}");
 }

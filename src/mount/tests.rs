@@ -2,6 +2,7 @@
 //! DUNNAGE_REQUIRE_ALL=1 makes that a failure.
 
 mod block;
+mod commands;
 mod directory;
 mod faults;
 mod formatting;

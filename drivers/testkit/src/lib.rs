@@ -3,7 +3,7 @@
 //!
 //! A call of a driver that fails at any step is called again, and must then end right, with nothing left of the first:
 //! ```no_run
-//! # use std::{fs, path::Path, sync::Arc};
+//! # use std::{path::Path, sync::Arc};
 //! # use dunnage_driver_api::{Driver, System};
 //! use dunnage_testkit::{Opened, for_each_operation};
 //!
@@ -13,7 +13,7 @@
 //!     let volume = faults.repeated(|| store.create("pvc-1", 1 << 20));
 //!     faults.repeated(|| store.delete(&volume));
 //!     assert_eq!(store.list().unwrap(), []);
-//!     assert_eq!(fs::read_dir(root.join("data")).unwrap().count(), 0);
+//!     assert_eq!(std::fs::read_dir(root.join("data")).unwrap().count(), 0);
 //! });
 //! # }
 //! ```

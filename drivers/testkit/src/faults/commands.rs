@@ -70,6 +70,22 @@ impl Commands for FaultyCommands {
 /// [`Faults::repeated`] or within [`Faults::during`]: commands outside these do not fail. It asserts that a repeated call
 /// ends right, and that nothing is left in the end. Gives how many commands went wrong.
 ///
+/// ```no_run
+/// # use std::path::Path;
+/// # use dunnage_driver_api::{Driver, System};
+/// use dunnage_testkit::{Opened, for_each_command};
+///
+/// # fn test<D: Driver>(acme: impl Fn(&Path) -> D) {
+/// for_each_command(System, |faults, commands| {
+///     let folder = tempfile::tempdir().unwrap();
+///     let store = Opened::new(&acme(folder.path()), commands).unwrap();
+///     let volume = faults.repeated(|| store.create("pvc-1", 1 << 20));
+///     faults.repeated(|| store.delete(&volume));
+///     assert_eq!(store.list().unwrap(), []);
+/// });
+/// # }
+/// ```
+///
 /// # Panics
 /// Where the scenario does, and where none of its calls runs a command.
 pub fn for_each_command(
