@@ -2,7 +2,7 @@
 //! DUNNAGE_REQUIRE_ALL=1 makes that a failure.
 
 mod block;
-mod commands;
+
 mod directory;
 mod faults;
 mod formatting;
@@ -10,5 +10,6 @@ mod growth;
 mod in_guest;
 mod others;
 mod publish;
+mod repeated;
 mod rig;
 mod stage;
