@@ -28,7 +28,7 @@ impl Engine {
             if let Some(mounted) = &device.filesystem {
                 let missing =
                     inaccessible("StagingMountMissing", "is not mounted where it was staged", stage.path.as_path());
-                findings.extend(noted_errors(stage.path.as_path(), mounted.root));
+                findings.extend(noted_errors(stage.path.as_path(), mounted.root, HealthFinding::of_file_system));
                 findings.extend(mount_finding(stage.path.as_path(), mounted.root, missing, mounted.read_only));
             }
         }
@@ -40,6 +40,11 @@ impl Engine {
                 mount_finding(path.as_path(), target.root, missing, target.read_only)
             };
             findings.extend(found);
+            if record.stage.is_none() {
+                // A directory of a store, whose file system it has.
+                let of_store = |folder| HealthFinding::of_store(folder, path.as_path());
+                findings.extend(noted_errors(path.as_path(), target.root, of_store));
+            }
         }
         let mut reasons = std::collections::BTreeSet::new();
         findings.retain(|finding| reasons.insert(finding.reason));
@@ -66,13 +71,13 @@ fn device_findings(device: &Device, read_only_by_us: bool) -> Option<HealthFindi
 }
 
 /// What the file system has noted of its own damage, where it still answers.
-fn noted_errors(path: &Path, root: Root) -> Vec<HealthFinding> {
+fn noted_errors(path: &Path, root: Root, tell: impl FnOnce(OwnedFd) -> Vec<HealthFinding>) -> Vec<HealthFinding> {
     let Ok(Some(place)) = Place::find(path) else { return Vec::new() };
     match place.look() {
         Ok(Seen::Mount(seen)) if seen == root => {}
         _ => return Vec::new(),
     }
-    open_folder(&place).map(HealthFinding::of_file_system).unwrap_or_default()
+    open_folder(&place).map(tell).unwrap_or_default()
 }
 
 fn open_folder(place: &Place) -> std::io::Result<OwnedFd> {

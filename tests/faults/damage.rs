@@ -184,15 +184,26 @@ fn errors_of_the_disk_beneath_a_store_are_told_of_each_of_its_volumes_and_by_che
         run("mount", &["-o", "loop", image.to_str().unwrap(), root.to_str().unwrap()])?;
         host.restart()?;
         let client = host.client(FAULTY)?;
-        let ids = ["a", "b"].map(|name| client.create_volume(create(name, 16 * MIB, mount())));
-        let ids = ids.into_iter().map(|made| Ok(made?.volume.context("no volume")?.volume_id));
-        let ids = ids.collect::<Result<Vec<_>>>()?;
-        assert_eq!(by_controller(&client, &ids[0])?, [], "{driver}");
+        let volumes = ["a", "b"].map(|name| client.create_volume(create(name, 16 * MIB, mount())));
+        let volumes = volumes.into_iter().map(|made| made?.volume.context("no volume"));
+        let volumes = volumes.collect::<Result<Vec<_>>>()?;
+        let pod = host.setup().scratch().path().join("pod");
+        let used = Volume::new(volumes[0].clone(), mount(), &pod, false);
+        if driver != "image" {
+            client.node_publish_volume(used.publish())?;
+            assert_eq!(by_node(&client, &used)?, [], "{driver}");
+        }
+        assert_eq!(by_controller(&client, &volumes[0].volume_id)?, [], "{driver}");
         store.fail_reads(all_of(&image)?);
         ensure!(read_folder(&beside).is_err(), "{driver}: the disk can be read: the test does not test");
         store.fail_reads(None);
-        for id in &ids {
-            is_told(driver, (Kind::Degraded, reason, root.to_str().unwrap()), || by_controller(&client, id))?;
+        for volume in &volumes {
+            let ask = || by_controller(&client, &volume.volume_id);
+            is_told(driver, (Kind::Degraded, reason, root.to_str().unwrap()), ask)?;
+        }
+        if driver != "image" {
+            is_told(driver, (Kind::Degraded, reason, used.target.to_str().unwrap()), || by_node(&client, &used))?;
+            client.node_unpublish_volume(used.unpublish())?;
         }
 
         let said = String::from_utf8(host.run(&["check"])?.stdout)?;
