@@ -25,6 +25,7 @@ pub use environment::Environment;
 pub use error::{ConfigError, Place};
 pub use file::{Ephemeral, Mode, Workers};
 pub use schema::schema;
+pub use values::BlockSize;
 
 use crate::telemetry::LogFormat;
 
@@ -68,6 +69,8 @@ pub struct BackendConfig {
     pub nodes: Option<Vec<NodeName>>,
     /// What a pod's author may ask of an ephemeral inline volume; `None` means that there are none.
     pub ephemeral: Option<Ephemeral>,
+    /// The size of the blocks that changed blocks are told in; `None` for ranges of any size.
+    pub changed_block_size: Option<BlockSize>,
     /// How many calls it works on at once.
     pub workers: Workers,
     /// Whether an empty place is marked as ours at start.

@@ -2,6 +2,7 @@
 
 mod backend;
 mod changed_blocks;
+mod fixed_blocks;
 mod groups;
 mod offers;
 mod plugin;

@@ -109,3 +109,20 @@ fn the_driver_that_vendors_begin_with_is_conformant() {
     assert_eq!(warned, ["publish/second-target"], "what ADR 13 says, and nothing else");
     assert!(report.passed > 50, "{}", report.passed);
 }
+
+#[test]
+fn each_call_can_be_repeated_wherever_the_disk_fails() {
+    if !dunnage_testkit::needs_root("each_call_can_be_repeated_wherever_the_disk_fails") {
+        return;
+    }
+    let hits = dunnage_testkit::for_each_operation(|faults, root| {
+        let driver: Minimal = serde_json::from_value(serde_json::json!({"root": root})).unwrap();
+        let store = dunnage_testkit::Opened::new(&driver, Arc::new(System)).unwrap();
+        let volume = faults.repeated(|| store.create("pvc-1", 1 << 20));
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&volume));
+        faults.repeated(|| store.delete(&volume));
+        assert_eq!(store.list().unwrap(), []);
+        assert_eq!(std::fs::read_dir(root.join("data")).unwrap().count(), 0);
+    });
+    assert!(hits > 50, "{hits}");
+}

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::csi_name::CsiName;
-use super::values::{AbsolutePath, Listen};
+use super::values::{AbsolutePath, BlockSize, Listen};
 use crate::telemetry::LogFormat;
 
 /// The configuration of Dunnage.
@@ -115,6 +115,10 @@ pub(super) struct BackendKeys {
     /// Allows volumes that a pod's author defines inside the pod (CSI ephemeral inline volumes). Without it there are
     /// none.
     pub(super) ephemeral: Option<Ephemeral>,
+
+    /// The size of the blocks in which the changed blocks of snapshots are told, a power of 2 (CSI FIXED_LENGTH). Without
+    /// it they are told as ranges of any size (VARIABLE_LENGTH).
+    pub(super) changed_block_size: Option<BlockSize>,
 
     /// Marks the place as ours at start where it is empty, as the command `init` does.
     #[serde(default)]

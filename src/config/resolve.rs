@@ -112,6 +112,7 @@ fn backend(
         configured,
         nodes: own.nodes,
         ephemeral: own.ephemeral,
+        changed_block_size: own.changed_block_size,
         workers: own.workers,
         init: own.init,
     };

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
+use dunnage_driver_api::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -57,5 +58,29 @@ impl TryFrom<String> for Listen {
 impl From<Listen> for String {
     fn from(listen: Listen) -> Self {
         listen.0.map_or_else(|| "off".into(), |address| address.to_string())
+    }
+}
+
+/// A size of blocks: a power of 2, from 512 bytes to 1 GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "Bytes")]
+#[schemars(with = "Bytes")]
+pub struct BlockSize(Bytes);
+
+impl BlockSize {
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<Bytes> for BlockSize {
+    type Error = String;
+
+    fn try_from(bytes: Bytes) -> Result<Self, String> {
+        if bytes.get().is_power_of_two() && (512..=1 << 30).contains(&bytes.get()) {
+            return Ok(Self(bytes));
+        }
+        Err(format!("{bytes} is no size of blocks: write a power of 2 from 512 to 1GiB, as 64KiB"))
     }
 }

@@ -61,6 +61,7 @@ impl Slot {
             driver: config.configured.clone(),
             workers: Workers::new(name.clone(), options),
             ephemeral: config.ephemeral.clone(),
+            changed_block_size: config.changed_block_size,
             commands: Arc::new(Measured::new(System, metrics.clone(), name.as_str())),
             waits: metrics.waits(name.as_str()),
             name,
@@ -209,7 +210,7 @@ impl Keeping {
 async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backend, Failure> {
     let (driver, init, opening, keeping) =
         (slot.config.configured.clone(), slot.config.init, opening.clone(), keeping.clone());
-    let ephemeral = slot.config.ephemeral.clone();
+    let (ephemeral, block_size) = (slot.config.ephemeral.clone(), slot.config.changed_block_size);
     let work = move || {
         let name = &opening.backend;
         // An empty place where this backend had a store is not new: its disk is missing.
@@ -228,6 +229,9 @@ async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backe
             .remember(name, keeping.mode, open)
             .inspect_err(|_| keeping.instances.give_back(&backend.instance))?;
         check_ephemeral(ephemeral.as_ref(), name, &backend);
+        if block_size.is_some() && backend.changed_blocks.is_none() {
+            tracing::warn!(backend = %name, "changed_block_size is of no use: this store tells of no changed blocks");
+        }
         Ok(backend)
     };
     slot.configured.run(None, work).await

@@ -1,8 +1,9 @@
 //! What is wrong with a volume, as this node sees it (CSI NodeGetVolumeHealth).
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use dunnage_driver_api::{FsType, HealthFinding, HealthStatus, Result, VolumeId};
+use dunnage_driver_api::{HealthFinding, HealthStatus, Result, VolumeId};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
 use super::Engine;
@@ -25,9 +26,9 @@ impl Engine {
             let asked_read_only = record.published.values().any(|published| published.asked.is_read_only());
             findings.extend(device_findings(device, stage.asked.block && asked_read_only));
             if let Some(mounted) = &device.filesystem {
-                findings.extend(noted_errors(device, mounted.fs_type));
                 let missing =
                     inaccessible("StagingMountMissing", "is not mounted where it was staged", stage.path.as_path());
+                findings.extend(noted_errors(stage.path.as_path(), mounted.root, HealthFinding::of_file_system));
                 findings.extend(mount_finding(stage.path.as_path(), mounted.root, missing, mounted.read_only));
             }
         }
@@ -39,6 +40,11 @@ impl Engine {
                 mount_finding(path.as_path(), target.root, missing, target.read_only)
             };
             findings.extend(found);
+            if record.stage.is_none() {
+                // A directory of a store, whose file system it has.
+                let of_store = |folder| HealthFinding::of_store(folder, path.as_path());
+                findings.extend(noted_errors(path.as_path(), target.root, of_store));
+            }
         }
         let mut reasons = std::collections::BTreeSet::new();
         findings.retain(|finding| reasons.insert(finding.reason));
@@ -64,18 +70,19 @@ fn device_findings(device: &Device, read_only_by_us: bool) -> Option<HealthFindi
         .then(|| inaccessible("DeviceReadOnly", "is on a device that has become read-only", &device.path))
 }
 
-/// What ext4 has noted of its own damage: it keeps the count until e2fsck has run.
-fn noted_errors(device: &Device, fs_type: FsType) -> Option<HealthFinding> {
-    let name = device.path.file_name()?;
-    let count = Path::new("/sys/fs/ext4").join(name).join("errors_count");
-    let count: u64 = std::fs::read_to_string(count).ok()?.trim().parse().ok()?;
-    (fs_type == FsType::Ext4 && count > 0).then(|| {
-        let message = format!(
-            "the file system has found itself damaged {count} times: save what can be read, then stage the volume anew, \
-             which repairs what e2fsck -p can"
-        );
-        HealthFinding::new(HealthStatus::DataLoss, "FilesystemDamaged", message)
-    })
+/// What the file system has noted of its own damage, where it still answers.
+fn noted_errors(path: &Path, root: Root, tell: impl FnOnce(OwnedFd) -> Vec<HealthFinding>) -> Vec<HealthFinding> {
+    let Ok(Some(place)) = Place::find(path) else { return Vec::new() };
+    match place.look() {
+        Ok(Seen::Mount(seen)) if seen == root => {}
+        _ => return Vec::new(),
+    }
+    open_folder(&place).map(tell).unwrap_or_default()
+}
+
+fn open_folder(place: &Place) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(place.open()?, ".", flags, Mode::empty())?)
 }
 
 /// Asks the mounted file system to flush its root: one that has shut itself down, or lost its device, refuses that,
@@ -88,8 +95,7 @@ fn mount_finding(path: &Path, root: Root, missing: HealthFinding, may_be_read_on
         _ => return Some(missing),
     }
     let asked = || -> std::io::Result<bool> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(place.open()?, ".", flags, Mode::empty())?;
+        let root = open_folder(&place)?;
         rustix::fs::fsync(&root)?;
         Ok(rustix::fs::fstatvfs(&root)?.f_flag.contains(StatVfsMountFlags::RDONLY))
     };

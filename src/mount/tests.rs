@@ -2,6 +2,7 @@
 //! DUNNAGE_REQUIRE_ALL=1 makes that a failure.
 
 mod block;
+
 mod directory;
 mod faults;
 mod formatting;
@@ -9,5 +10,6 @@ mod growth;
 mod in_guest;
 mod others;
 mod publish;
+mod repeated;
 mod rig;
 mod stage;

@@ -9,7 +9,7 @@ use dunnage_driver_api::{
     Node, Parameters, Reach, ReleaseRecord, Result, Staging, Volume, VolumeCapability, VolumeId, VolumeKey, Volumes,
 };
 
-use crate::config::Ephemeral;
+use crate::config::{BlockSize, Ephemeral};
 use crate::operations::{Failure, Key, Lane, Workers};
 use crate::telemetry::Waits;
 
@@ -23,6 +23,8 @@ pub struct ConfiguredBackend {
     pub workers: Workers,
     /// Whether, and within what bounds, pods may have volumes made for them.
     pub ephemeral: Option<Ephemeral>,
+    /// The size of the blocks that changed blocks are told in, where it is one.
+    pub changed_block_size: Option<BlockSize>,
     /// Runs programs for it.
     pub commands: Arc<dyn Commands>,
     /// How long its calls waited.

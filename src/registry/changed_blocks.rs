@@ -5,6 +5,7 @@ use std::ops::Range;
 use dunnage_driver_api::{BlockRanges, Bytes, Context, Error, ErrorKind, Result, Snapshot, SnapshotId};
 
 use super::backend::ServedBackend;
+use super::fixed_blocks::FixedBlocks;
 use super::volumes::unsupported;
 
 /// Ranges of a snapshot that are being told, and how far that is.
@@ -13,8 +14,10 @@ pub struct Blocks {
     target: SnapshotId,
     ranges: Box<dyn BlockRanges>,
     capacity: Bytes,
-    /// What comes next lies behind this byte.
+    /// What comes next of the driver lies behind this byte.
     told: u64,
+    /// Where all are told as blocks of one size.
+    fixed: Option<FixedBlocks>,
 }
 
 impl Blocks {
@@ -26,6 +29,11 @@ impl Blocks {
     /// The size of that snapshot.
     pub fn capacity(&self) -> Bytes {
         self.capacity
+    }
+
+    /// Whether all ranges have one size.
+    pub fn are_fixed(&self) -> bool {
+        self.fixed.is_some()
     }
 
     /// Whether the driver kept what it promises of a page, and how far it is then.
@@ -69,7 +77,8 @@ impl ServedBackend {
             Some(old) => changed_blocks.changed(cx, old, &new, from)?,
             None => changed_blocks.allocated(cx, &new, from)?,
         };
-        Ok(Blocks { base, target, ranges, capacity: new.size, told: from })
+        let fixed = self.changed_block_size.and_then(|size| FixedBlocks::new(size, new.size));
+        Ok(Blocks { base, target, ranges, capacity: new.size, told: from, fixed })
     }
 
     /// At most `limit` further ranges, or `None` where there are no more. None at all, and more to come, is no error.
@@ -77,18 +86,32 @@ impl ServedBackend {
     /// # Errors
     /// [`ErrorKind::NotFound`] where a snapshot was deleted meanwhile: what its blocks were then is not known.
     pub fn next_blocks(&self, cx: &Context, blocks: &mut Blocks, limit: usize) -> Result<Option<Vec<Range<u64>>>> {
-        let page = blocks.ranges.next(cx, limit)?;
+        let waiting = blocks.fixed.as_mut().filter(|fixed| !fixed.is_empty()).map(|fixed| fixed.take(limit));
+        let page = match waiting {
+            Some(page) => Some(page),
+            None => self.page(cx, blocks, limit)?,
+        };
         // After it: the snapshot may have gone while it was looked at.
         for id in blocks.base.iter().chain([&blocks.target]) {
             self.readable(cx, id)?;
         }
-        if let Some(page) = &page {
-            blocks.told = blocks.check(page, limit).ok_or_else(|| {
-                let what = "the driver told of blocks that are out of order, out of the snapshot, or too many at once";
-                Error::internal(what).with("backend", &self.name)
-            })?;
-        }
         Ok(page)
+    }
+
+    /// One that the driver tells.
+    fn page(&self, cx: &Context, blocks: &mut Blocks, limit: usize) -> Result<Option<Vec<Range<u64>>>> {
+        let Some(page) = blocks.ranges.next(cx, limit)? else { return Ok(None) };
+        blocks.told = blocks.check(&page, limit).ok_or_else(|| {
+            let what = "the driver told of blocks that are out of order, out of the snapshot, or too many at once";
+            Error::internal(what).with("backend", &self.name)
+        })?;
+        Ok(Some(match &mut blocks.fixed {
+            Some(fixed) => {
+                fixed.add(&page);
+                fixed.take(limit)
+            }
+            None => page,
+        }))
     }
 
     /// A snapshot whose bytes are all there.

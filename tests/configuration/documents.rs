@@ -85,3 +85,16 @@ fn the_steps_of_the_page_for_vendors_are_those_of_the_example() {
         }
     }
 }
+
+#[test]
+fn the_test_of_faults_on_the_page_for_vendors_is_one_that_passes() {
+    let page = fs::read_to_string(repository().join("docs/write-a-driver.md")).unwrap();
+    let test = fs::read_to_string(repository().join("tests/minimal.rs")).unwrap();
+    let mut blocks = page.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let block = blocks.find(|block| block.contains("for_each_operation")).unwrap();
+    // The test makes the configuration and keeps the count in its own way.
+    let lines = block.lines().map(str::trim).filter(|line| !line.contains("let driver") && !line.is_empty());
+    for line in lines {
+        assert!(test.contains(line), "not in tests/minimal.rs: {line}");
+    }
+}

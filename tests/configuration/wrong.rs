@@ -57,7 +57,7 @@ const WRONG: &[(&str, &str)] = &[
     ("  - {driver: dir, root: /b}", "line 3, column 5: missing key `name`"),
     (
         "  - name: b\n    driver: dir\n    rot: /b",
-        "line 5, column 5: unknown key `rot`, expected `root` or `quota`; or a key of every backend: `csi_name`, `driver`, `ephemeral`, `init`, `name`, `nodes`, `workers`",
+        "line 5, column 5: unknown key `rot`, expected `root` or `quota`; or a key of every backend: `changed_block_size`, `csi_name`, `driver`, `ephemeral`, `init`, `name`, `nodes`, `workers`",
     ),
     ("  - {name: b, driver: dir, root: 5}", "line 3, column 28: 5 is not a path: put it in quotes"),
     (
@@ -92,6 +92,10 @@ const WRONG: &[(&str, &str)] = &[
     (
         "  - {name: b, driver: dir, root: /b, ephemeral: {max_size: 1.5GiB}}",
         "line 3, column 50: \"1.5GiB\" is no size: write a whole number of bytes, or one with a unit: 512MiB, 10GiB, 1TB",
+    ),
+    (
+        "  - {name: b, driver: dir, root: /b, changed_block_size: 48KiB}",
+        "line 3, column 38: 48 KiB is no size of blocks: write a power of 2 from 512 to 1GiB, as 64KiB",
     ),
     (
         "  - {name: b, driver: dir, root: /b, csi_name: b_c}",

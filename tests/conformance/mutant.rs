@@ -172,6 +172,7 @@ mutants! {
     MetadataMissesTheLast => "metadata/allocated",
     MetadataOverlaps => "metadata/allocated",
     MetadataOfUnequalSize => "metadata/allocated",
+    MetadataChangesStyle => "metadata/max-results",
     MetadataIgnoresMaxResults => "metadata/max-results",
     MetadataIgnoresOffset => "metadata/starting-offset",
     MetadataPastTheEnd => "metadata/offset-out-of-range",

@@ -13,7 +13,12 @@ const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
 type Disk<'a> = Option<&'a [&'a str]>;
 
 /// Serves one backend by the kit's own start, and runs all cases with these parameters.
-fn test((driver, disk): (&str, Disk<'_>), keys: &str, params: &str) -> Result<Report> {
+fn test(backend: (&str, Disk<'_>), keys: &str, params: &str) -> Result<Report> {
+    test_only(&[], backend, keys, params)
+}
+
+/// The same with the cases alone that have one of these in their names.
+fn test_only(only: &[&str], (driver, disk): (&str, Disk<'_>), keys: &str, params: &str) -> Result<Report> {
     let setup = Setup::new()?.backend("tested", driver, keys)?;
     if let Some(mkfs) = disk {
         mount_new(&setup.scratch().path().join("disk"), 2048, &setup.root("tested"), mkfs, "loop")?;
@@ -27,7 +32,7 @@ fn test((driver, disk): (&str, Disk<'_>), keys: &str, params: &str) -> Result<Re
     let options = Options {
         endpoint: Endpoint::at(socket)?,
         params,
-        only: Vec::new(),
+        only: only.iter().map(ToString::to_string).collect(),
         start: Some(format!("exec {DUNNAGE} serve --config {}", host.setup().config().display())),
         seed: 7,
     };
@@ -66,6 +71,19 @@ fn image_on_a_reflink_file_system_is_conformant_with_its_snapshots_and_clones() 
         return Ok(());
     }
     passes(&test(("image", Some(&["mkfs.xfs", "-q"])), "", "{size: 16MiB, kills: 8}")?, 110)
+}
+
+#[test]
+fn changed_blocks_of_one_size_are_conformant() -> Result<()> {
+    if !can_run("changed_blocks_of_one_size_are_conformant", &[Need::Root, Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    for size in ["4KiB", "1MiB"] {
+        let keys = format!("changed_block_size: {size}");
+        let report = test_only(&["metadata/"], ("image", Some(&["mkfs.xfs", "-q"])), &keys, "{size: 16MiB}")?;
+        ensure!(report.failed == 0 && report.passed >= 7, "{size}: {} passed: {}", report.passed, wrong(&report));
+    }
+    Ok(())
 }
 
 #[test]

@@ -24,14 +24,15 @@ fn hosts(test: &str) -> Result<Vec<(Host, Client)>> {
     if !can_run(test, &[Need::Root, Need::Program("mkfs.xfs"), Need::Program("mkfs.btrfs")])? {
         return Ok(Vec::new());
     }
-    let host = |mkfs: &str| {
-        let setup = Setup::new()?.backend("shared", "image", "overcommit: 4")?;
-        mount_new(&setup.scratch().path().join("disk"), 512, &setup.root("shared"), &[mkfs, "-q"], "loop")?;
-        let host = setup.start(DUNNAGE)?;
-        let client = host.client(NAME)?;
-        Ok((host, client))
-    };
-    ["mkfs.xfs", "mkfs.btrfs"].into_iter().map(host).collect()
+    ["mkfs.xfs", "mkfs.btrfs"].into_iter().map(|mkfs| host(mkfs, "")).collect()
+}
+
+fn host(mkfs: &str, key: &str) -> Result<(Host, Client)> {
+    let setup = Setup::new()?.backend("shared", "image", &format!("overcommit: 4\n{key}"))?;
+    mount_new(&setup.scratch().path().join("disk"), 512, &setup.root("shared"), &[mkfs, "-q"], "loop")?;
+    let host = setup.start(DUNNAGE)?;
+    let client = host.client(NAME)?;
+    Ok((host, client))
 }
 
 fn volume(host: &Host, client: &Client, bytes: i64, capability: csi::VolumeCapability) -> Result<Volume> {
@@ -49,13 +50,21 @@ fn cut(client: &Client, name: &str, source: &Volume) -> Result<String> {
 
 /// What the stream of a request tells, and the capacity it says.
 fn delta(client: &Client, request: &csi::GetMetadataDeltaRequest) -> Result<(Vec<Range<u64>>, i64), Status> {
+    delta_of(client, csi::BlockMetadataType::VariableLength, request)
+}
+
+fn delta_of(
+    client: &Client,
+    style: csi::BlockMetadataType,
+    request: &csi::GetMetadataDeltaRequest,
+) -> Result<(Vec<Range<u64>>, i64), Status> {
     let most = usize::try_from(request.max_results).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
     client.run(|channel| async move {
         let mut answers = SnapshotMetadataClient::new(channel).get_metadata_delta(request.clone()).await?.into_inner();
         let (mut told, mut capacity) = (Vec::new(), 0);
         while let Some(answer) = answers.message().await? {
             assert!(answer.block_metadata.len() <= most, "{} and not {most}", answer.block_metadata.len());
-            assert_eq!(answer.block_metadata_type(), csi::BlockMetadataType::VariableLength);
+            assert_eq!(answer.block_metadata_type(), style);
             capacity = answer.volume_capacity_bytes;
             told.extend(answer.block_metadata);
         }
@@ -140,6 +149,41 @@ fn a_backup_of_what_was_told_is_the_snapshot_byte_for_byte() -> Result<()> {
             assert_eq!(rest, told[number + 1..]);
         }
         take(&client, &disk)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backup_in_blocks_of_one_size_is_the_snapshot_byte_for_byte() -> Result<()> {
+    let test = "a_backup_in_blocks_of_one_size_is_the_snapshot_byte_for_byte";
+    if !can_run(test, &[Need::Root, Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    let fixed = |client: &Client, request: &_| delta_of(client, csi::BlockMetadataType::FixedLength, request);
+    let (host, client) = host("mkfs.xfs", "changed_block_size: 64KiB")?;
+    // The second snapshot has no whole number of such blocks.
+    for (name, bytes, size) in [("whole", ROOMY, 64 << 10), ("odd", ROOMY + 8192, 8192)] {
+        let disk = volume(&host, &client, bytes, block())?;
+        write(&disk.target, &vec![1; 3 * MIB as usize], MIB)?;
+        let first = cut(&client, &format!("{name}-first"), &disk)?;
+        write(&disk.target, &[2; 4096], 2 * MIB)?;
+        write(&disk.target, &[3; 100_000], 20 * MIB + 77)?;
+        write(&disk.target, b"at the end", bytes - 4096)?;
+        let second = cut(&client, &format!("{name}-second"), &disk)?;
+        let mut backup = Vec::new();
+        lay(&mut backup, &allocated(&client, &first)?, &bytes_of(&host, &format!("{name}-first"))?);
+        let (told, _) = fixed(&client, &between(&first, &second))?;
+        ensure!(told.iter().all(|block| block.end - block.start == size && block.start % size == 0), "{told:?}");
+        let content = bytes_of(&host, &format!("{name}-second"))?;
+        lay(&mut backup, &told, &content);
+        ensure!(backup == content, "{name}: the backup is not the snapshot");
+        for (number, block) in told.iter().enumerate() {
+            let starting_offset = block.end.cast_signed();
+            let request = csi::GetMetadataDeltaRequest { starting_offset, max_results: 3, ..between(&first, &second) };
+            assert_eq!(fixed(&client, &request)?.0, told[number + 1..], "{name}: cut off after {block:?}");
+        }
+        take(&client, &disk)?;
+        client.delete_volume(csi::DeleteVolumeRequest { volume_id: disk.id(), ..Default::default() })?;
     }
     Ok(())
 }

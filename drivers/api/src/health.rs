@@ -1,5 +1,13 @@
 //! What is wrong with a volume now.
 
+mod btrfs;
+mod file_system;
+mod ioctl;
+mod xfs;
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
 use crate::capacity::Bytes;
 use crate::root::Sizes;
 
@@ -45,4 +53,32 @@ impl HealthFinding {
             Self::new(HealthStatus::Degraded, "StoreNearlyFull", message)
         })
     }
+
+    /// What the file system of a volume, by an open file on it, has noted of its own damage and of its devices: the
+    /// counts of ext4 and btrfs, and what XFS has found. Asks the kernel, which for XFS reads what it does not remember.
+    pub fn of_file_system(file: impl AsFd) -> Vec<Self> {
+        distinct(file_system::troubles(file).iter().map(file_system::Trouble::of_volume))
+    }
+
+    /// The same of the file system of the store `place`: a finding of each of its volumes, since none is named.
+    pub fn of_store(file: impl AsFd, place: &Path) -> Vec<Self> {
+        distinct(file_system::troubles(file).iter().map(|trouble| trouble.of_store(place)))
+    }
+}
+
+/// The same of the file system of a store as what `check` says.
+pub(crate) fn store_findings(file: impl AsFd, place: &Path) -> impl Iterator<Item = crate::Finding> {
+    file_system::troubles(file).into_iter().map(move |trouble| trouble.finding(place))
+}
+
+/// One finding for each reason, with the messages of all.
+fn distinct(findings: impl Iterator<Item = HealthFinding>) -> Vec<HealthFinding> {
+    let mut all: Vec<HealthFinding> = Vec::new();
+    for finding in findings {
+        match all.iter_mut().find(|earlier| earlier.reason == finding.reason) {
+            Some(earlier) => earlier.message = format!("{}; {}", earlier.message, finding.message),
+            None => all.push(finding),
+        }
+    }
+    all
 }

@@ -51,6 +51,7 @@ pub use trash::Trash;
 use crate::driver::Init;
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::Finding;
+use crate::health::{HealthFinding, store_findings};
 use crate::id::{Generation, InstanceId};
 use crate::key::KeyError;
 
@@ -190,6 +191,11 @@ impl Root {
         self.meta.sync().map_err(self.meta.failed("sync", ""))
     }
 
+    /// What its file system has noted of its own damage and of its devices: a finding of each of its volumes.
+    pub fn health(&self) -> Vec<HealthFinding> {
+        HealthFinding::of_store(&self.folder, self.folder.path())
+    }
+
     /// The same finding, of a driver that promises the room of the whole file system of the root `path` to its volumes:
     /// `check` then tells where another backend promises the same room.
     pub fn promises_room(path: &Path, finding: Finding) -> Finding {
@@ -227,7 +233,7 @@ impl Root {
             }
             Err(error) => Finding::error(format!("root {}: {error}", path.display()), "see the kernel log"),
         };
-        vec![marked, sizes]
+        [marked, sizes].into_iter().chain(store_findings(&folder, path)).collect()
     }
 }
 

@@ -1,7 +1,5 @@
 //! What `check` says of a root, and the proofs that opening it asks for.
 
-use std::fs;
-
 use dunnage_driver_api::root::{Folder, Root};
 use dunnage_driver_api::{Error, Finding, Result};
 use linux_raw_sys::btrfs::{BTRFS_FIRST_FREE_OBJECTID, BTRFS_FS_TREE_OBJECTID};
@@ -18,10 +16,7 @@ pub(crate) fn check(config: &Btrfs, driver: &str) -> Vec<Finding> {
     // That it cannot be opened is among them already.
     let Ok(root) = Folder::at(&config.root) else { return findings };
     match is_btrfs(&root) {
-        Ok(()) => {
-            findings.push(quotas(config, &root));
-            findings.extend(missing_devices(&root));
-        }
+        Ok(()) => findings.push(quotas(config, &root)),
         Err(error) => findings.push(Finding::error(error.report(), "name a folder on a btrfs in `root`")),
     }
     findings
@@ -47,21 +42,6 @@ fn quotas(config: &Btrfs, root: &Folder) -> Finding {
         ),
         Ok(State { simple, .. }) => Finding::ok(format!("the file system of {shown} enforces {} quotas", kind(simple))),
     }
-}
-
-/// That the file system works without a device of its own, where the kernel shows that (Linux 5.10).
-fn missing_devices(root: &Folder) -> Option<Finding> {
-    let id: String = sys::file_system_id(root).ok()?.iter().map(|byte| format!("{byte:02x}")).collect();
-    let id = [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-");
-    let devices = fs::read_dir(format!("/sys/fs/btrfs/{id}/devinfo")).ok()?;
-    let is_missing = |device: &fs::DirEntry| fs::read(device.path().join("missing")).is_ok_and(|text| text == b"1\n");
-    let missing = devices.filter_map(std::result::Result::ok).filter(is_missing).count();
-    (missing > 0).then(|| {
-        Finding::warning(
-            format!("{missing} of the devices of the file system of {} are missing", root.path().display()),
-            "replace them (`btrfs replace`): the next failure may take the volumes along",
-        )
-    })
 }
 
 /// Proves that a root lies on a btrfs.

@@ -118,7 +118,9 @@ impl Health for Store {
             let message = format!("the subvolume {key} is missing: restore it from a snapshot or a backup");
             return Ok(vec![HealthFinding::new(HealthStatus::DataLoss, "SubvolumeMissing", message)]);
         }
-        Ok(HealthFinding::nearly_full(self.root.sizes()?).into_iter().collect())
+        let mut findings = self.root.health();
+        findings.extend(HealthFinding::nearly_full(self.root.sizes()?));
+        Ok(findings)
     }
 }
 

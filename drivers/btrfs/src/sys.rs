@@ -6,17 +6,17 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use linux_raw_sys::btrfs::{
     BTRFS_FIRST_FREE_OBJECTID, BTRFS_QGROUP_LIMIT_MAX_RFER, BTRFS_QUOTA_CTL_ENABLE,
-    BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA, BTRFS_SUBVOL_RDONLY, BTRFS_SUBVOL_SPEC_BY_ID, btrfs_ioctl_fs_info_args,
-    btrfs_ioctl_ino_lookup_args, btrfs_ioctl_qgroup_create_args, btrfs_ioctl_qgroup_limit_args,
-    btrfs_ioctl_quota_ctl_args, btrfs_ioctl_search_key, btrfs_ioctl_vol_args_v2, btrfs_ioctl_vol_args_v2__bindgen_ty_1,
-    btrfs_ioctl_vol_args_v2__bindgen_ty_2, btrfs_qgroup_limit,
+    BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA, BTRFS_SUBVOL_RDONLY, BTRFS_SUBVOL_SPEC_BY_ID, btrfs_ioctl_ino_lookup_args,
+    btrfs_ioctl_qgroup_create_args, btrfs_ioctl_qgroup_limit_args, btrfs_ioctl_quota_ctl_args, btrfs_ioctl_search_key,
+    btrfs_ioctl_vol_args_v2, btrfs_ioctl_vol_args_v2__bindgen_ty_1, btrfs_ioctl_vol_args_v2__bindgen_ty_2,
+    btrfs_qgroup_limit,
 };
 use linux_raw_sys::ioctl::{
-    BTRFS_IOC_FS_INFO, BTRFS_IOC_INO_LOOKUP, BTRFS_IOC_QGROUP_CREATE, BTRFS_IOC_QGROUP_LIMIT, BTRFS_IOC_QUOTA_CTL,
+    BTRFS_IOC_INO_LOOKUP, BTRFS_IOC_QGROUP_CREATE, BTRFS_IOC_QGROUP_LIMIT, BTRFS_IOC_QUOTA_CTL,
     BTRFS_IOC_SNAP_CREATE_V2, BTRFS_IOC_SNAP_DESTROY_V2, BTRFS_IOC_SUBVOL_CREATE_V2, BTRFS_IOC_TREE_SEARCH,
 };
 use rustix::io::{Errno, Result};
-use rustix::ioctl::{Getter, Setter, Updater, ioctl};
+use rustix::ioctl::{Setter, Updater, ioctl};
 
 /// How much of a tree one call of the kernel gives.
 const SEARCH_BUFFER: usize = 3992;
@@ -59,12 +59,6 @@ pub(crate) fn subvolume_id(file: impl AsFd) -> Result<u64> {
     // SAFETY: BTRFS_IOC_INO_LOOKUP reads and writes one btrfs_ioctl_ino_lookup_args.
     unsafe { ioctl(file, Updater::<BTRFS_IOC_INO_LOOKUP, _>::new(&mut lookup)) }?;
     Ok(lookup.treeid)
-}
-
-/// The id by which the kernel shows the file system in `/sys/fs/btrfs`.
-pub(crate) fn file_system_id(fs: impl AsFd) -> Result<[u8; 16]> {
-    // SAFETY: BTRFS_IOC_FS_INFO writes one btrfs_ioctl_fs_info_args, of numbers alone.
-    Ok(unsafe { ioctl(fs, Getter::<BTRFS_IOC_FS_INFO, btrfs_ioctl_fs_info_args>::new()) }?.fsid)
 }
 
 /// Enables quotas, simple ones or full ones.

@@ -125,7 +125,9 @@ impl Health for Store {
             let message = format!("the folder {} is missing: restore it from a backup", path.display());
             return Ok(vec![HealthFinding::new(HealthStatus::DataLoss, "FolderMissing", message)]);
         }
-        Ok(HealthFinding::nearly_full(self.root.sizes()?).into_iter().collect())
+        let mut findings = self.root.health();
+        findings.extend(HealthFinding::nearly_full(self.root.sizes()?));
+        Ok(findings)
     }
 }
 

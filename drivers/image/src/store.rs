@@ -291,12 +291,13 @@ impl Health for Store {
         if length < size {
             return lost("ImageCutShort", format!("has {length} bytes and its volume {size}"));
         }
+        let mut findings = HealthFinding::of_store(&self.images, self.images.path());
         // Blocks that a snapshot shares are taken anew when they are written.
-        if self.copies.is_none() && stat.st_blocks.cast_unsigned().saturating_mul(512) >= size {
-            return Ok(Vec::new());
+        if self.copies.is_some() || stat.st_blocks.cast_unsigned().saturating_mul(512) < size {
+            let sizes = self.images.sizes().map_err(self.images.failed("measure", ""))?;
+            findings.extend(HealthFinding::nearly_full(sizes));
         }
-        let sizes = self.images.sizes().map_err(self.images.failed("measure", ""))?;
-        Ok(HealthFinding::nearly_full(sizes).into_iter().collect())
+        Ok(findings)
     }
 }
 

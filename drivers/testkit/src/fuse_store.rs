@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use crate::faults::{Faults, Outcome};
 use protocol::{INIT, Request, STATFS};
 use tree::Tree;
 
@@ -47,6 +48,8 @@ struct State {
     bad: Option<BadSectors>,
     /// Whether fsync of a folder fails.
     unsynced: bool,
+    /// What goes wrong with the operations.
+    faults: Option<Arc<Faults>>,
     /// What came while it was silent, to be answered when it speaks again.
     held: Vec<Request>,
 }
@@ -117,6 +120,11 @@ impl FuseStore {
     /// same, as they are on a disk whose write failed.
     pub fn fail_folder_syncs(&self, fail: bool) {
         self.server.lock().unsynced = fail;
+    }
+
+    /// From now on operations go wrong as these say.
+    pub(crate) fn fail_by(&self, faults: &Arc<Faults>) {
+        self.server.lock().faults = Some(faults.clone());
     }
 
     /// How many requests hang.
@@ -210,7 +218,13 @@ impl State {
     fn answer(&mut self, device: &File, request: &Request) {
         let bad =
             self.bad.is_some_and(|bad| request.reads(bad.inode, bad.from)) || self.unsynced && request.is_folder_sync();
-        let answer = if bad { Err(Errno::IO) } else { request.run(&mut self.tree) };
+        let outcome = request.effect().and_then(|(name, effect)| self.faults.as_ref()?.of_operation(name, effect));
+        let answer = match outcome {
+            _ if bad => Err(Errno::IO),
+            None => request.run(&mut self.tree),
+            Some(Outcome::Not(error)) => Err(error),
+            Some(Outcome::Done(error)) => request.run(&mut self.tree).and(Err(error)),
+        };
         if let Some(bytes) = request.reply(answer) {
             // One whose caller was interrupted, or whose file system is unmounted, is wanted by nobody.
             let _ = (&mut &*device).write_all(&bytes);
@@ -280,6 +294,21 @@ mod tests {
         store.reconnect().unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 301);
         assert!(fs::read(at("link")).unwrap().starts_with(b"text\0"));
+    }
+
+    #[test]
+    fn zeros_are_holes() {
+        use rustix::fs::{SeekFrom, seek};
+        let Some((folder, _store)) = store("zeros_are_holes") else { return };
+        let path = folder.path().join("file");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(40_000).unwrap();
+        assert_eq!(seek(&file, SeekFrom::Data(0)), Err(Errno::NXIO));
+        std::os::unix::fs::FileExt::write_all_at(&file, b"text", 20_000).unwrap();
+        let asked = [SeekFrom::Data(0), SeekFrom::Data(20_001), SeekFrom::Hole(0), SeekFrom::Hole(20_001)];
+        assert_eq!(asked.map(|from| seek(&file, from)), [Ok(16_384), Ok(20_001), Ok(0), Ok(20_480)]);
+        assert_eq!(seek(&file, SeekFrom::Data(20_480)), Err(Errno::NXIO));
+        assert_eq!(seek(&file, SeekFrom::Hole(39_999)), Ok(39_999));
     }
 
     #[test]

@@ -273,7 +273,12 @@ pub(super) fn parent(folder: &Path) -> Arc<DirectoryParent> {
 }
 
 fn open(folder: &Path) -> Engine {
-    Engine::open(&folder.join("state"), EngineOptions { audience: Audience::Process }).unwrap()
+    engine(&folder.join("state"))
+}
+
+/// An engine with its records in this folder.
+pub(super) fn engine(state: &Path) -> Engine {
+    Engine::open(state, EngineOptions { audience: Audience::Process }).unwrap()
 }
 
 pub(super) fn mount_table() -> String {

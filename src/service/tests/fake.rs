@@ -180,6 +180,7 @@ fn served(name: &str, backend: Backend) -> Arc<ServedBackend> {
         driver: Arc::new(Opened),
         workers: Workers::new(name.parse().unwrap(), WorkersOptions { threads: 1, ..WorkersOptions::default() }),
         ephemeral: Some(Ephemeral { max_size: Bytes::new(1 << 20), parameters: Vec::new() }),
+        changed_block_size: None,
         commands: Arc::new(System),
         waits: Telemetry::new().metrics().waits(name),
     });

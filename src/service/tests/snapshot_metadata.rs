@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunnage_csi_proto::csi::v1::identity_server::Identity;
 use dunnage_csi_proto::csi::v1::snapshot_metadata_server::SnapshotMetadata;
-use dunnage_driver_api::{BlockRanges, ChangedBlocks, Context, Result, Snapshot};
+use dunnage_driver_api::{BlockRanges, Bytes, ChangedBlocks, Context, Result, Snapshot};
 use futures_util::{StreamExt, TryStreamExt};
 use tonic::Status;
 use tonic::codegen::BoxStream;
@@ -15,6 +15,7 @@ use tonic::codegen::BoxStream;
 use super::fake::{services, snapshotting};
 use super::snapshots::{cut, volume};
 use super::*;
+use crate::config::BlockSize;
 use crate::registry::ServedBackend;
 use crate::service::Services;
 
@@ -53,9 +54,15 @@ impl BlockRanges for Script {
 }
 
 fn telling(name: &str, script: &Arc<Script>) -> Arc<ServedBackend> {
-    let plain = snapshotting(name);
-    let backend = plain.backend.clone().with_changed_blocks(script.clone());
-    Arc::new(ServedBackend { configured: plain.configured.clone(), backend })
+    telling_in_blocks(name, script, None)
+}
+
+fn telling_in_blocks(name: &str, script: &Arc<Script>, size: Option<u64>) -> Arc<ServedBackend> {
+    let plain = Arc::into_inner(snapshotting(name)).unwrap();
+    let backend = plain.backend.with_changed_blocks(script.clone());
+    let mut configured = Arc::into_inner(plain.configured).unwrap();
+    configured.changed_block_size = size.map(|size| BlockSize::try_from(Bytes::new(size)).unwrap());
+    Arc::new(ServedBackend { configured: Arc::new(configured), backend })
 }
 
 struct Rig {
@@ -68,8 +75,13 @@ struct Rig {
 
 impl Rig {
     async fn new(script: &Arc<Script>) -> Self {
+        Self::in_blocks(script, None).await
+    }
+
+    async fn in_blocks(script: &Arc<Script>, size: Option<u64>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let services = services(vec![telling("a-one", script), telling("b-two", script)], folder.path());
+        let backends = ["a-one", "b-two"].map(|name| telling_in_blocks(name, script, size));
+        let services = services(backends.into(), folder.path());
         let volume = volume(&services, "v", "a-one").await;
         let base = cut(&services, "base", &volume).await.unwrap().snapshot_id;
         let target = cut(&services, "target", &volume).await.unwrap().snapshot_id;
@@ -119,6 +131,48 @@ async fn where_there_is_nothing_to_tell_the_capacity_is() {
         assert_eq!((messages.len(), messages[0].volume_capacity_bytes), (1, 4096));
         assert!(messages[0].block_metadata.is_empty());
     }
+}
+
+#[tokio::test]
+async fn with_a_block_size_each_message_has_blocks_of_it_and_no_more_than_are_wanted() {
+    // Nothing; two that share a block; one of many blocks; one that begins where the last block was.
+    let script = Script::new([vec![], vec![0..1, 300..301], vec![], vec![1000..2000, 2040..2050]]);
+    for (size, wanted) in [(512, vec![0, 512, 1024, 1536, 2048]), (1024, vec![0, 1024, 2048]), (1 << 20, vec![0])] {
+        let rig = Rig::in_blocks(&script, Some(size)).await;
+        let size = size.min(4096).cast_signed();
+        let messages: Vec<_> = rig.allocated(&rig.target, 0, 2).await.unwrap().try_collect().await.unwrap();
+        for message in &messages {
+            assert_eq!(message.block_metadata_type(), csi::BlockMetadataType::FixedLength);
+            assert!((1..=2).contains(&message.block_metadata.len()), "{message:?}");
+        }
+        let blocks = messages.iter().flat_map(|message| &message.block_metadata);
+        let told: Vec<_> = blocks.map(|block| (block.byte_offset, block.size_bytes)).collect();
+        assert_eq!(told, wanted.into_iter().map(|start| (start, size)).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn with_a_block_size_an_offset_within_a_block_has_that_block_and_the_rest() {
+    let script = Script::new([vec![700..710, 3000..4096]]);
+    let rig = Rig::in_blocks(&script, Some(1024)).await;
+    let messages: Vec<_> = rig.allocated(&rig.target, 650, 0).await.unwrap().try_collect().await.unwrap();
+    let told: Vec<_> = messages[0].block_metadata.iter().map(|block| block.byte_offset).collect();
+    assert_eq!(told, [0, 2048, 3072]);
+    assert!(rig.allocated(&rig.target, 4097, 0).await.is_err());
+    let empty = Rig::in_blocks(&Script::new([]), Some(1024)).await;
+    let messages: Vec<_> = empty.allocated(&empty.target, 4096, 0).await.unwrap().try_collect().await.unwrap();
+    assert_eq!((messages.len(), messages[0].block_metadata_type()), (1, csi::BlockMetadataType::FixedLength));
+}
+
+#[tokio::test]
+async fn with_a_block_size_a_snapshot_that_is_deleted_meanwhile_ends_the_stream_with_an_error() {
+    let script = Script::new([vec![0..4096]]);
+    let rig = Rig::in_blocks(&script, Some(512)).await;
+    let mut told = rig.allocated(&rig.target, 0, 1).await.unwrap();
+    told.next().await.unwrap().unwrap();
+    let delete = csi::DeleteSnapshotRequest { snapshot_id: rig.target.clone(), ..Default::default() };
+    rig.services.delete_snapshot(Request::new(delete)).await.unwrap();
+    assert_eq!(code(told.next().await.unwrap()), Code::NotFound);
 }
 
 #[tokio::test]

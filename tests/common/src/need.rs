@@ -17,6 +17,8 @@ pub enum Need {
     /// A kernel for guests, and what they are made with: for tests in a module `across_guests`, which `cargo xtask test`
     /// runs one after the other.
     Guests,
+    /// A kernel of at least this version, for what an earlier one does not do.
+    Linux(u32, u32),
     /// A program in `PATH`, or in one of the folders of the system's own programs.
     Program(&'static str),
     /// A file that somebody must have made before, and the command that makes it.
@@ -34,6 +36,8 @@ impl Need {
             Self::Guest => Some("it is for the guest of `cargo xtask vm`".into()),
             Self::Guests if std::env::var_os("DUNNAGE_GUESTS").is_some() => None,
             Self::Guests => Some("it boots guests, for which `cargo xtask vm` prepares a kernel".into()),
+            Self::Linux(major, minor) if linux() >= (*major, *minor) => None,
+            Self::Linux(major, minor) => Some(format!("it needs Linux {major}.{minor}")),
             Self::Program(program) if in_path(program) => None,
             Self::Program(program) => Some(format!("there is no program {program}")),
             Self::File(path, _) if path.exists() => None,
@@ -58,6 +62,12 @@ fn no_user_namespaces() -> Option<String> {
         }
         Err(error) => Some(format!("unshare cannot be started: {error}")),
     }
+}
+
+fn linux() -> (u32, u32) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
 fn in_path(program: &str) -> bool {

@@ -23,6 +23,14 @@ impl Plugin {
         }
     }
 
+    /// The style of the message of this number.
+    fn style(&self, message: usize) -> BlockMetadataType {
+        match self.is(Mutant::MetadataChangesStyle) && message > 0 {
+            true => BlockMetadataType::VariableLength,
+            false => BlockMetadataType::FixedLength,
+        }
+    }
+
     /// The blocks for which `holds`, in messages of at most so many.
     fn blocks(
         &self,
@@ -79,9 +87,10 @@ impl SnapshotMetadata for Plugin {
             self.blocks(content.len(), range, |number| block(&content, number).iter().any(|byte| *byte != 0))?;
         let answers: Vec<Result<_, Status>> = messages
             .into_iter()
-            .map(|block_metadata| {
+            .enumerate()
+            .map(|(number, block_metadata)| {
                 Ok(GetMetadataAllocatedResponse {
-                    block_metadata_type: BlockMetadataType::FixedLength.into(),
+                    block_metadata_type: self.style(number).into(),
                     volume_capacity_bytes: capacity,
                     block_metadata,
                 })
@@ -105,9 +114,10 @@ impl SnapshotMetadata for Plugin {
         })?;
         let answers: Vec<Result<_, Status>> = messages
             .into_iter()
-            .map(|block_metadata| {
+            .enumerate()
+            .map(|(number, block_metadata)| {
                 Ok(GetMetadataDeltaResponse {
-                    block_metadata_type: BlockMetadataType::FixedLength.into(),
+                    block_metadata_type: self.style(number).into(),
                     volume_capacity_bytes: capacity,
                     block_metadata,
                 })

@@ -189,10 +189,15 @@ impl Folder {
     /// As openat2(2), write(2) and fsync(2).
     pub fn write(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> io::Result<()> {
         let name = name.as_ref();
-        let mut file = self.open(name, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW, 0o600)?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+        let written = self.open(name, flags, 0o600).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        written.inspect_err(|_| {
             // On a full disk its few bytes matter; where even this fails the next attempt overwrites it.
-            let _ = self.unlink(name);
+            let is_file = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_file();
+            let _ = self.stat(name).is_ok_and(is_file).then(|| self.unlink(name));
         })
     }
 

@@ -120,6 +120,13 @@ impl Index {
         state.forget(&volume.key, old);
     }
 
+    /// There may be a record, and what it says is not known: whoever wants it reads it.
+    pub(super) fn unread_again(&self, key: &VolumeKey) {
+        let mut state = self.lock();
+        let old = state.entries.insert(key.clone(), None);
+        state.forget(key, old);
+    }
+
     /// A record was removed.
     pub(super) fn remove(&self, key: &VolumeKey) {
         let mut state = self.lock();

@@ -61,7 +61,6 @@ pub(super) fn init(path: &Path, driver: &str) -> Result<Init> {
             linked.map_or_else(failed, |()| Error::internal(format!("the marker of {} vanished", path.display())))
         );
     };
-    clear_temporaries(&meta).map_err(failed)?;
     settle(&root)?;
     Ok(if instance == marker.instance { Init::Created(instance) } else { Init::Existing(instance) })
 }
@@ -162,9 +161,11 @@ fn name() -> String {
     format!("{META}/{NAME}")
 }
 
-/// Makes durable what an `init` before this one may have left in the cache.
+/// Makes durable what an `init` before this one may have left in the cache, and removes what it wrote beside the marker.
 fn settle(root: &Folder) -> Result<()> {
     let meta = root.folder(META).map_err(root.failed("open", META))?;
+    // Where this fails it is in nobody's way.
+    let _ = clear_temporaries(&meta);
     meta.sync().map_err(meta.failed("sync", ""))?;
     root.sync().map_err(root.failed("sync", ""))
 }

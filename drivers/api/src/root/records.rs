@@ -160,6 +160,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         if let Err(error) = folder.rename(&temporary, folder, key.as_str()) {
             // Where this fails too, the next start removes it.
             let _ = folder.unlink(&temporary);
+            self.inner.doubt(key);
             return Err(failed(error));
         }
         let mut room = room.filter(|room| Arc::ptr_eq(&room.inner, &self.inner));
@@ -177,7 +178,10 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         let folder = &self.inner.folder;
         let failed = |error| folder.failed("remove the record", key.as_str())(error);
         match folder.unlink(key.as_str()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.inner.doubt(key);
+                return Err(failed(error));
+            }
             _ => self.inner.index.remove(key),
         }
         self.inner.syncs.sync(folder).map_err(failed)
@@ -284,6 +288,16 @@ impl Inner {
         };
         let thread = std::thread::Builder::new().name("records".into()).spawn(fill);
         thread.map(drop).map_err(|error| Error::io("cannot start the thread that reads the records", error))
+    }
+
+    /// What failed may have been done all the same: it is not durable, and only the folder knows.
+    fn doubt(&self, key: &VolumeKey) {
+        self.syncs.doubt();
+        match self.read::<IgnoredAny>(key, &mut Vec::new()) {
+            Ok(Some((volume, _))) => self.index.put(&volume, Bytes::ZERO),
+            Ok(None) => self.index.remove(key),
+            Err(_) => self.index.unread_again(key),
+        }
     }
 
     fn settle(&self) -> Result<()> {

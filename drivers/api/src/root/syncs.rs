@@ -17,9 +17,12 @@ pub(super) struct Syncs {
 impl Syncs {
     /// Makes the names in the folder durable.
     pub(super) fn sync(&self, folder: &Folder) -> io::Result<()> {
-        folder.sync().inspect_err(|_| {
-            self.failed.fetch_add(1, Ordering::SeqCst);
-        })
+        folder.sync().inspect_err(|_| self.doubt())
+    }
+
+    /// Names in the folder may have changed and were not made durable.
+    pub(super) fn doubt(&self) {
+        self.failed.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Makes up for what failed before, so that what is seen is durable.

@@ -200,3 +200,23 @@ fn the_records_of_a_root_that_is_served_can_be_read_beside() {
     fs::remove_dir_all(path.join(".dunnage/volumes")).unwrap();
     assert!(Root::read_records(&path, |_: Record<u32>| {}).is_err());
 }
+
+#[test]
+fn a_root_that_could_not_be_marked_is_the_next_time_and_nothing_else_is_left() {
+    if !dunnage_testkit::needs_root("a_root_that_could_not_be_marked_is_the_next_time_and_nothing_else_is_left") {
+        return;
+    }
+    let hits = dunnage_testkit::for_each_operation(|faults, path| {
+        let first = faults.during(|| Root::init(path, "dir"));
+        let again = Root::init(path, "dir").unwrap();
+        let (Init::Created(now) | Init::Existing(now)) = &again;
+        if let Ok(Init::Created(then) | Init::Existing(then)) = &first {
+            assert_eq!(then, now);
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(path.join(".dunnage")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["instance.json", "trash", "volumes"]);
+    });
+    assert!(hits > 50, "{hits}");
+}

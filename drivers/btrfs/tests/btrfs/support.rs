@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{
     Access, AccessMode, Backend, CapacityRange, ContentSource, Context, CreateSnapshot, CreateVolume, Driver,
-    Fingerprint, MountAccess, Opening, Parameters, Result, Snapshot, SnapshotId, SnapshotKey, Source, SourceId,
-    SourceRequest, System, Volume, VolumeCapability, VolumeId, VolumeKey, VolumeUsage,
+    Fingerprint, HealthFinding, MountAccess, Opening, Parameters, Result, Snapshot, SnapshotId, SnapshotKey, Source,
+    SourceId, SourceRequest, System, Volume, VolumeCapability, VolumeId, VolumeKey, VolumeUsage,
 };
 use dunnage_driver_btrfs::Btrfs;
 use tempfile::{NamedTempFile, TempDir};
@@ -61,6 +62,19 @@ impl Disk {
     pub(crate) fn try_mount(&self, options: &str) -> bool {
         let mut mount = Command::new("mount");
         mount.args(["-o", options]).arg(self.image.path()).arg(self.path()).status().unwrap().success()
+    }
+
+    /// Changes every block of the device that is `old`, while it is not mounted.
+    pub(crate) fn overwrite(&self, old: &[u8; 4096], new: &[u8; 4096]) {
+        let (mut changed, mut block) = (0, [0; 4096]);
+        for at in (0..DISK).step_by(old.len()) {
+            self.image.as_file().read_exact_at(&mut block, at).unwrap();
+            if block == *old {
+                self.image.as_file().write_all_at(new, at).unwrap();
+                changed += 1;
+            }
+        }
+        assert!(changed > 0, "no block is as it is said to be");
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -204,6 +218,10 @@ impl Calls {
 
     pub(crate) fn modify(&self, volume: &Volume, pairs: &[(&str, &str)]) -> Result<()> {
         self.0.modify.as_ref().unwrap().0.modify(&cx(), volume, &parameters(pairs))
+    }
+
+    pub(crate) fn health(&self, volume: &Volume) -> Vec<HealthFinding> {
+        self.0.health.as_ref().unwrap().health(&cx(), volume).unwrap()
     }
 
     pub(crate) fn available(&self) -> u64 {

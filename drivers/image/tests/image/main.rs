@@ -6,6 +6,7 @@ mod blank;
 mod changes;
 mod copies;
 mod cut_off;
+mod faults;
 mod lives;
 mod loop_devices;
 mod room;

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::tree::{self, Node, Tree};
+use crate::faults::Effect;
 
 pub(super) const INIT: u32 = 26;
 pub(super) const STATFS: u32 = 17;
@@ -29,6 +30,7 @@ const FSYNCDIR: u32 = 30;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 const RENAME2: u32 = 45;
+const LSEEK: u32 = 46;
 
 /// `struct fuse_in_header`.
 const HEADER: usize = 40;
@@ -84,6 +86,30 @@ impl Request {
         self.opcode() == FSYNCDIR
     }
 
+    /// The system call that it is of, and what it does; `None` where it is of none that could tell an error.
+    pub(super) fn effect(&self) -> Option<(&'static str, Effect)> {
+        Some(match self.opcode() {
+            LOOKUP => ("lookup", Effect::Reads),
+            GETATTR => ("stat", Effect::Reads),
+            OPEN | OPENDIR => ("open", Effect::Reads),
+            READ => ("read", Effect::Reads),
+            READDIR => ("readdir", Effect::Reads),
+            LSEEK => ("lseek", Effect::Reads),
+            STATFS => ("statfs", Effect::Reads),
+            SETATTR => ("chmod, chown or truncate", Effect::Changes),
+            MKNOD => ("creat", Effect::TakesRoom),
+            MKDIR => ("mkdir", Effect::TakesRoom),
+            UNLINK => ("unlink", Effect::Changes),
+            RMDIR => ("rmdir", Effect::Changes),
+            RENAME | RENAME2 => ("rename", Effect::TakesRoom),
+            LINK => ("link", Effect::TakesRoom),
+            WRITE => ("write", Effect::TakesRoom),
+            FSYNC => ("fsync", Effect::TakesRoom),
+            FSYNCDIR => ("fsync of a folder", Effect::TakesRoom),
+            _ => return None,
+        })
+    }
+
     pub(super) fn wants_an_answer(&self) -> bool {
         !matches!(self.opcode(), FORGET | BATCH_FORGET | INTERRUPT)
     }
@@ -136,6 +162,7 @@ impl Request {
                 entry(tree, self.u64(0))
             }
             READ => tree.read(id, self.u64(8), self.u32(16)),
+            LSEEK => tree.seek(id, self.u64(8), self.u32(16)).map(|offset| Bytes::default().u64(offset).0),
             WRITE => {
                 let bytes = self.body().get(40..).unwrap_or_default();
                 tree.write(id, self.u64(8), bytes)?;

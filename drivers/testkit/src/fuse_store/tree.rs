@@ -146,6 +146,26 @@ impl Tree {
         Ok(bytes[start..end].into())
     }
 
+    /// The next byte from `offset` on that is in a block with data in it, or, for `SEEK_HOLE`, in one of zeros alone or
+    /// behind the end.
+    pub(super) fn seek(&mut self, id: u64, offset: u64, whence: u32) -> Result<u64, Errno> {
+        const SEEK_DATA: u32 = 3;
+        const BLOCK: usize = 4096;
+        let bytes = self.file_mut(id)?;
+        let start = offset as usize;
+        if start >= bytes.len() {
+            return Err(Errno::NXIO);
+        }
+        let first = start / BLOCK * BLOCK;
+        let found =
+            bytes[first..].chunks(BLOCK).position(|block| block.iter().any(|byte| *byte != 0) == (whence == SEEK_DATA));
+        match found {
+            Some(blocks) => Ok((first + blocks * BLOCK).max(start) as u64),
+            None if whence == SEEK_DATA => Err(Errno::NXIO),
+            None => Ok(bytes.len() as u64),
+        }
+    }
+
     pub(super) fn write(&mut self, id: u64, offset: u64, new: &[u8]) -> Result<(), Errno> {
         let (bytes, start) = (self.file_mut(id)?, offset as usize);
         let end = start + new.len();

@@ -357,3 +357,37 @@ fn what_could_not_be_synced_is_not_answered_until_it_is_durable() {
     store.fail_folder_syncs(false);
     assert_eq!(records.get(&one.volume.key).unwrap(), None);
 }
+
+#[test]
+fn what_failed_and_may_have_been_done_is_listed_as_it_is_found() {
+    if !dunnage_testkit::needs_root("what_failed_and_may_have_been_done_is_listed_as_it_is_found") {
+        return;
+    }
+    let one = record("a", 5);
+    let larger = record("a", 7);
+    let hits = dunnage_testkit::for_each_operation(|faults, path| {
+        Root::init(path, "dir").unwrap();
+        let root = Root::open(path, "dir").unwrap();
+        let records = root.records::<Extra>().unwrap();
+        let agree = |what: &str| {
+            let found = records.get(&one.volume.key).unwrap().map(|record| record.volume);
+            assert_eq!(records.page(None, 10).unwrap(), Vec::from_iter(found.clone()), "{what}");
+            assert_eq!(records.contains(&one.volume.key).unwrap(), found.is_some(), "{what}");
+            let promised = found.map_or(Bytes::ZERO, |volume| volume.capacity);
+            assert_eq!(records.promised().unwrap(), promised, "{what}");
+        };
+        let _ = faults.during(|| records.put(&one));
+        agree("a record that was written");
+        let _ = faults.during(|| records.put(&larger));
+        agree("a record that was changed");
+        let _ = faults.during(|| records.remove(&one.volume.key));
+        agree("a record that was removed");
+        records.remove(&one.volume.key).unwrap();
+        agree("a record that was removed again");
+        drop((records, root));
+        let root = Root::open(path, "dir").unwrap();
+        assert!(root.records::<Extra>().unwrap().is_empty().unwrap());
+        assert_eq!(std::fs::read_dir(path.join(".dunnage/volumes")).unwrap().count(), 0, "something is left");
+    });
+    assert!(hits > 30, "{hits}");
+}
