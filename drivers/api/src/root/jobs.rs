@@ -44,6 +44,8 @@ const THREADS: usize = 2;
 const WAITING: usize = 4;
 /// How long a call waits for a job at the most: the host takes one that is longer away for stuck in the kernel.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long before the deadline a call answers, so that the answer is still of use.
+const MARGIN: Duration = Duration::from_millis(100);
 /// How long the end of the backend waits for the threads: more than one step on a file system that lives.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -164,10 +166,10 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
     /// Waits until the job has ended, for at most a few seconds. Succeeds where there is none.
     ///
     /// # Errors
-    /// [`Running`](ErrorKind::Running) at the deadline, or at once where enough calls wait already: how far it is.
+    /// [`Running`](ErrorKind::Running) just before the deadline, or at once where enough calls wait already: how far it is.
     /// Otherwise why the last attempt failed: there will be another one, unless the job is stopped and removed.
     pub fn wait(&self, key: &TargetKey, deadline: Instant) -> Result<()> {
-        let until = deadline.min(Instant::now() + PATIENCE);
+        let until = deadline.checked_sub(MARGIN).unwrap_or(deadline).min(Instant::now() + PATIENCE);
         let mut table = self.shared.lock();
         let may_wait = table.waiting < WAITING;
         table.waiting += 1;
@@ -208,6 +210,18 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
             }
             table = self.shared.changed.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Has a job worked on again that was stopped, as one is whose removal failed halfway. Succeeds where there is none.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn go_on(&self, key: &TargetKey) -> Result<()> {
+        let mut table = self.shared.lock();
+        if let Some(entry) = table.entries.get_mut(key).filter(|entry| entry.phase == Phase::Idle) {
+            entry.phase = Phase::Due(Instant::now());
+        }
+        self.see_to_threads(table)
     }
 
     /// Removes the record of a job that nobody works on; durable when it returns. Succeeds where there is none.
@@ -282,12 +296,7 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Begun<'_, 
     /// # Errors
     /// Where the system gives no thread; it is a job all the same, and is worked on with the next one.
     pub fn start(mut self) -> Result<()> {
-        let Some(key) = self.key.take() else { return Ok(()) };
-        let mut table = self.jobs.shared.lock();
-        if let Some(entry) = table.entries.get_mut(&key) {
-            entry.phase = Phase::Due(Instant::now());
-        }
-        self.jobs.see_to_threads(table)
+        self.key.take().map_or(Ok(()), |key| self.jobs.go_on(&key))
     }
 }
 

@@ -270,6 +270,9 @@ fn a_job_that_was_stopped_is_not_worked_on_and_holds_its_source_until_it_is_remo
     assert_eq!(rig.failed_attempts(), 0, "to be stopped is no failure");
     rig.refuse_volume(&source_volume().key).unwrap_err();
     assert!(rig.record(&key).exists());
+    rig.go_on(&key).unwrap();
+    at_work.recv_timeout(HANG).unwrap();
+    assert!(rig.stop(&key, soon()).unwrap().is_some());
     rig.remove(&key).unwrap();
     assert!(!rig.record(&key).exists());
     rig.refuse_volume(&source_volume().key).unwrap();
