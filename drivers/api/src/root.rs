@@ -166,7 +166,7 @@ impl Root {
         E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
     {
         let folder = self.meta.folder_or_make(JOBS, 0o700).map_err(self.meta.failed("open", JOBS))?;
-        Jobs::new(folder, self.lock.clone())
+        Jobs::new(folder, self.folder.path(), self.lock.clone())
     }
 
     /// Which instance it is.

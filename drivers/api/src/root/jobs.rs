@@ -19,6 +19,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,6 +71,8 @@ pub struct Jobs<E> {
 
 pub(super) struct Shared<E> {
     folder: Folder,
+    /// Where the root is, for the log.
+    root: PathBuf,
     /// Tells this process's unfinished files from those of one that was killed.
     temporary: String,
     table: Mutex<Table<E>>,
@@ -89,7 +92,7 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
     /// Reads the jobs in `folder`. None is worked on before [`take_up`](Self::take_up). One that is broken is left alone
     /// and logged: nobody will go on with it, and it must not keep the volumes from being served. One of a later release
     /// is another matter: that would go on with it, and its source may not change until then.
-    pub(super) fn new(folder: Folder, lock: Lock) -> Result<Self> {
+    pub(super) fn new(folder: Folder, root: &Path, lock: Lock) -> Result<Self> {
         folder.sync().map_err(folder.failed("sync", ""))?;
         let failed = |error| folder.failed("list", "")(error);
         let (mut entries, mut text) = (BTreeMap::new(), Vec::new());
@@ -112,8 +115,9 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
             }
         }
         let table = Mutex::new(Table { entries, ..Table::default() });
-        let temporary = format!(".{}.", nonce()?);
-        let shared = Shared { folder, temporary, table, changed: Condvar::new(), work: OnceLock::new(), _lock: lock };
+        let (root, temporary) = (root.to_owned(), format!(".{}.", nonce()?));
+        let shared =
+            Shared { folder, root, temporary, table, changed: Condvar::new(), work: OnceLock::new(), _lock: lock };
         let (end, ended) = channel();
         Ok(Self { shared: Arc::new(shared), end: Some(end), ended: Mutex::new(ended) })
     }

@@ -45,7 +45,7 @@ impl<E: Serialize + DeserializeOwned + Clone> Attempt<'_, E> {
                 self.told = Instant::now();
                 let progress = entry.progress();
                 drop(table);
-                let (root, target) = (self.shared.folder.path().display(), &self.key);
+                let (root, target) = (self.shared.root.display(), &self.key);
                 tracing::info!(%root, %target, done = done.get(), total = progress.total.get(), "copying");
             }
         }
@@ -99,9 +99,9 @@ where
     E: Serialize + DeserializeOwned + Clone,
 {
     let (key, began) = (job.target.key(), Instant::now());
-    let root = shared.folder.path().display();
+    let root = shared.root.display();
     let (source, done, total) = (&job.source, job.done.get(), job.total.get());
-    tracing::info!(%root, target = %key, ?source, done, total, "begins to copy");
+    tracing::info!(%root, target = %key, %source, done, total, "begins to copy");
     let mut attempt = Attempt { shared, key: key.clone(), job, told: began };
     let panicked = |_| Err(Error::internal("the copy panicked: see the log"));
     let ended = catch_unwind(AssertUnwindSafe(|| work.run(&mut attempt))).unwrap_or_else(panicked);
