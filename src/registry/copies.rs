@@ -1,8 +1,9 @@
 //! The copies that backends make in the background: in the manifest of their plugin, and in the answers of calls for them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use dunnage_driver_api::{CopyProgress, Error, InstanceId, SourceId, TargetKey};
+use dunnage_driver_api::{CopyProgress, Error, InstanceId, SnapshotId, SourceId, TargetKey, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::backend::ServedBackend;
@@ -38,10 +39,7 @@ impl BackgroundCopy {
         Self {
             kind: progress.target.kind().into(),
             name: progress.name.clone(),
-            source: match &progress.source {
-                SourceId::Snapshot(id) => id.to_string(),
-                SourceId::Volume(id) => id.to_string(),
-            },
+            source: progress.source.to_string(),
             done: progress.done.get(),
             total: progress.total.get(),
             error: progress.error.as_ref().map(cut),
@@ -58,14 +56,23 @@ impl BackgroundCopy {
     }
 }
 
-/// Adds the copies of these backends to a manifest, as far as there is room; first those that fail.
-pub(super) fn tell(backends: &[impl AsRef<ServedBackend>], manifest: &mut HashMap<String, String>) {
-    let mut copies: Vec<_> = backends.iter().flat_map(|one| told(one.as_ref())).collect();
+/// Adds what these backends copy to a manifest, as far as there is room; first what fails.
+pub(super) fn tell(backends: &[Arc<ServedBackend>], manifest: &mut HashMap<String, String>) {
+    let of = |served: &Arc<ServedBackend>| {
+        let copies = served.backend.copying.as_ref().map(|copying| copying.copies()).unwrap_or_default();
+        let instance = served.backend.instance.clone();
+        copies.into_iter().map(move |copy| (id(&instance, &copy), BackgroundCopy::of(&copy))).collect::<Vec<_>>()
+    };
+    add(backends.iter().flat_map(of).collect(), manifest);
+}
+
+fn add(mut copies: Vec<(SourceId, BackgroundCopy)>, manifest: &mut HashMap<String, String>) {
     copies.sort_by_key(|(_, copy)| copy.error.is_none());
     let mut size: usize = manifest.iter().map(|(key, value)| key.len() + value.len()).sum();
-    for (key, copy) in copies {
+    for (id, copy) in copies {
         // A struct of texts and numbers has a JSON.
         let Ok(text) = serde_json::to_string(&copy) else { continue };
+        let key = format!("{COPY}{id}");
         if size + key.len() + text.len() <= MAP {
             size += key.len() + text.len();
             manifest.insert(key, text);
@@ -73,14 +80,12 @@ pub(super) fn tell(backends: &[impl AsRef<ServedBackend>], manifest: &mut HashMa
     }
 }
 
-fn told(served: &ServedBackend) -> Vec<(String, BackgroundCopy)> {
-    let Some(copying) = &served.backend.copying else { return Vec::new() };
-    let key = |one: &CopyProgress| format!("{COPY}{}", id(&served.backend.instance, one));
-    copying.copies().iter().map(|one| (key(one), BackgroundCopy::of(one))).collect()
-}
-
-fn id(instance: &InstanceId, copy: &CopyProgress) -> String {
-    format!("{instance}.{}.{}", copy.target.key(), copy.generation)
+fn id(instance: &InstanceId, copy: &CopyProgress) -> SourceId {
+    let (instance, generation) = (instance.clone(), copy.generation.clone());
+    match copy.target.clone() {
+        TargetKey::Snapshot(key) => SourceId::Snapshot(SnapshotId { instance, key, generation }),
+        TargetKey::Volume(key) => SourceId::Volume(VolumeId { instance, key, generation }),
+    }
 }
 
 /// The copies that a manifest tells of, by their ids.
@@ -97,5 +102,50 @@ impl ServedBackend {
     pub(super) fn failure(&self, target: &TargetKey) -> Option<Error> {
         let copies = self.backend.copying.as_ref()?.copies();
         copies.into_iter().find(|copy| copy.target == *target)?.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dunnage_driver_api::{Bytes, Generation, VolumeKey};
+
+    use super::*;
+
+    fn copy(name: &str) -> CopyProgress {
+        let instance: InstanceId = "mzxw6ytboimzxw6ytboimzxw6y".parse().unwrap();
+        let (key, generation) = (VolumeKey::of_name("source"), "266hue3m7ekdg".parse::<Generation>().unwrap());
+        let source = SourceId::Volume(VolumeId { instance, key, generation: generation.clone() });
+        let target = TargetKey::Volume(VolumeKey::of_name(name));
+        let mut copy = CopyProgress::new(target, name.into(), generation, source, Bytes::new(300));
+        copy.done = Bytes::new(100);
+        copy
+    }
+
+    fn manifest(copies: &[CopyProgress]) -> HashMap<String, String> {
+        let mut manifest = HashMap::from([("mzxw6ytboimzxw6ytboimzxw6y".to_owned(), "disks".to_owned())]);
+        let instance = "mzxw6ytboimzxw6ytboimzxw6y".parse().unwrap();
+        add(copies.iter().map(|copy| (id(&instance, copy), BackgroundCopy::of(copy))).collect(), &mut manifest);
+        manifest
+    }
+
+    #[test]
+    fn a_copy_comes_through_the_manifest_with_how_far_it_is() {
+        let found = copies_in(&manifest(&[copy("clone")]));
+        let (id, told) = found.iter().next().unwrap();
+        let id: VolumeId = id.parse().unwrap();
+        assert_eq!((found.len(), id.key.as_str(), told.state().as_str()), (1, "clone", "copying 33 %"));
+        assert_eq!(told.source.parse::<VolumeId>().unwrap().key.as_str(), "source");
+    }
+
+    #[test]
+    fn a_manifest_never_has_more_than_a_map_may_and_what_fails_is_told_first() {
+        let mut copies: Vec<_> = (0..100).map(|number| copy(&format!("clone-{number}"))).collect();
+        copies[77].error = Some(Error::internal("no ".repeat(1000)));
+        let manifest = manifest(&copies);
+        let size: usize = manifest.iter().map(|(key, value)| key.len() + value.len()).sum();
+        assert!(size <= MAP && size > MAP / 2, "{size}");
+        let found = copies_in(&manifest);
+        let failing = found.values().find(|copy| copy.error.is_some()).expect("it is not told");
+        assert!(failing.name == "clone-77" && failing.state().starts_with("copying 33 %, failing: no no"));
     }
 }
