@@ -28,12 +28,12 @@ impl Work<Kept> for Copier {
         if !attempt.job.extra.whole {
             self.copy(attempt, place)?;
         }
-        // Where it is whole and not there any more, it was moved before.
         if is_unfinished()? {
             self.files.put_in_place(place)?;
+        } else {
+            // It was moved before, perhaps by a process that was killed at once.
+            place.folder.sync().map_err(place.folder.failed("sync", ""))?;
         }
-        // Also where a process was killed after the move.
-        place.folder.sync().map_err(place.folder.failed("sync", ""))?;
         self.record(&attempt.job.target, &attempt.job.extra)
     }
 }
@@ -71,7 +71,9 @@ impl Copier {
                 opened => return opened.map_err(self.files.unfinished.failed("open", place.unfinished())),
             }
         }
-        self.files.begin(place)
+        let copy = self.files.begin(place)?;
+        self.files.unfinished.sync().map_err(self.files.unfinished.failed("sync", ""))?;
+        Ok(copy)
     }
 
     /// Opens what is copied, which must still be what it was.

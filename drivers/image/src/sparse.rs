@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use dunnage_driver_api::root::Attempt;
@@ -14,8 +15,8 @@ use crate::files::{Files, Kept};
 
 /// How much is read and written at once.
 const STEP: u64 = 4 << 20;
-/// How much is written until it is made durable, and the job says so: what a kill costs at the most.
-const STRIDE: u64 = 64 << 20;
+/// How far the copy goes until it is made durable, and the job says so: what a kill costs at the most.
+const STRIDE: u64 = 128 << 20;
 
 /// A file and its copy.
 pub(crate) struct Copying<'a> {
@@ -32,30 +33,41 @@ impl Copying<'_> {
     /// Where a file cannot be read or written, or the disk is about to be full.
     pub(crate) fn run(&self, attempt: &mut Attempt<'_, Kept>) -> Result<()> {
         let end = attempt.job.total.get();
-        let mut at = attempt.job.done.get();
         let length = self.source.metadata().map_err(|error| cannot_read(error, 0))?.len();
         if length < end {
             return Err(Error::internal(format!("what is copied has {length} bytes and not {end}: it was cut")));
         }
-        let (mut written, mut buffer) = (0, vec![0; STEP as usize]);
+        let (mut at, mut buffer) = (attempt.job.done.get(), vec![0; STEP as usize]);
         while at < end {
             attempt.reached(Bytes::new(at))?;
             let Some(data) = data_after(self.source, at)?.filter(|data| *data < end) else { break };
-            at = data;
-            let hole = hole_after(self.source, at)?.min(end);
-            while at < hole {
-                attempt.reached(Bytes::new(at))?;
-                let step = &mut buffer[..STEP.min(hole - at) as usize];
-                self.step(step, at)?;
-                at += step.len() as u64;
-                written += step.len() as u64;
-                if written >= STRIDE {
-                    self.keep(attempt, at)?;
-                    written = 0;
-                }
-            }
+            let hole = hole_after(self.source, data)?.min(end);
+            at = self.extent(attempt, data..hole, &mut buffer)?;
         }
         attempt.reached(Bytes::new(end))
+    }
+
+    /// Copies what has no holes.
+    fn extent(&self, attempt: &mut Attempt<'_, Kept>, extent: Range<u64>, buffer: &mut [u8]) -> Result<u64> {
+        let mut at = extent.start;
+        while at < extent.end {
+            attempt.reached(Bytes::new(at))?;
+            let length = STEP.min(extent.end - at);
+            // The disk reads what comes next while this is written.
+            advise(self.source, at + length, STEP.min(extent.end - at - length), Advice::WillNeed);
+            if let Err(error) = self.step(&mut buffer[..length as usize], at) {
+                // What is done is not done again, where that can still be said.
+                let _ = self.keep(attempt, at);
+                return Err(error);
+            }
+            // It also begins to write what is not on the disk yet.
+            self.forget(at, at + length);
+            at += length;
+            if at - attempt.job.done.get() >= STRIDE {
+                self.keep(attempt, at)?;
+            }
+        }
+        Ok(at)
     }
 
     fn step(&self, buffer: &mut [u8], at: u64) -> Result<()> {
@@ -87,7 +99,6 @@ impl Copying<'_> {
     fn keep(&self, attempt: &mut Attempt<'_, Kept>, at: u64) -> Result<()> {
         let failed = |error| Error::io("cannot make the copy durable", error);
         self.copy.sync_data().map_err(failed)?;
-        self.files.unfinished.sync().map_err(failed)?;
         self.forget(attempt.job.done.get(), at);
         attempt.job.done = Bytes::new(at);
         attempt.keep()
@@ -96,9 +107,15 @@ impl Copying<'_> {
     /// Gives the memory back that the kernel keeps of these bytes: nobody reads them soon, and others need it.
     pub(crate) fn forget(&self, from: u64, to: u64) {
         for file in [self.source, self.copy] {
-            // No more than a hint; what is not on the disk yet stays.
-            let _ = rustix::fs::fadvise(file, from, NonZeroU64::new(to.saturating_sub(from)), Advice::DontNeed);
+            advise(file, from, to.saturating_sub(from), Advice::DontNeed);
         }
+    }
+}
+
+/// No more than a hint: a file system that takes none copies all the same.
+fn advise(file: &File, from: u64, length: u64, advice: Advice) {
+    if let Some(length) = NonZeroU64::new(length) {
+        let _ = rustix::fs::fadvise(file, from, Some(length), advice);
     }
 }
 

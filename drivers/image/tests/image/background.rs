@@ -20,8 +20,8 @@ struct Narrow {
     source: Volume,
 }
 
-/// How much a copy is durable by at the least when it stops in a [`Narrow`] root: one stride.
-const STRIDE: u64 = 64 * MIB;
+/// How much of a copy is durable at the least when it stops in a [`Narrow`] root.
+const KEPT: u64 = 64 * MIB;
 
 impl Narrow {
     fn new() -> Self {
@@ -113,7 +113,7 @@ fn a_copy_goes_on_from_where_it_was_durable_after_a_full_disk_and_in_the_next_pr
     let mut narrow = Narrow::new();
     let snapshot = narrow.cut();
     let (done, error) = narrow.progress().unwrap();
-    assert!(done >= STRIDE && error.unwrap().contains("leaves the last"), "{done}");
+    assert!(done >= KEPT && error.unwrap().contains("leaves the last"), "{done}");
     let stat = rustix::fs::statvfs(narrow.root.path()).unwrap();
     assert!(narrow.free() >= stat.f_blocks * stat.f_frsize / 100, "volumes in use have room");
     narrow.root.close();
