@@ -41,7 +41,7 @@ impl Narrow {
         bring(&narrow.disks, &narrow.volume)?;
         fs::write(&narrow.volume.target, vec![7; usize::try_from(SIZE)?])?;
         take(&narrow.disks, &narrow.volume)?;
-        let stat = rustix::fs::statvfs(&narrow.host.setup().root("disks"))?;
+        let stat = rustix::fs::statvfs(narrow.host.setup().root("disks"))?;
         let filler = File::create(narrow.filler())?;
         let taken = stat.f_bavail * stat.f_frsize - 90 * MIB.cast_unsigned();
         rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, taken)?;

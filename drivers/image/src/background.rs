@@ -19,7 +19,7 @@ use dunnage_driver_api::{
 };
 
 use crate::copies::fits;
-use crate::files::Kept;
+use crate::store::Extra;
 use crate::store::Store;
 use crate::{image_file, size};
 
@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// Whether a job of which nothing is done was begun and never found its source idle: once it has, nobody can use that.
-    fn is_of_used(&self, job: &Job<Kept>) -> Result<bool> {
+    fn is_of_used(&self, job: &Job<Extra>) -> Result<bool> {
         match &job.source {
             SourceId::Volume(id) if job.done == Bytes::ZERO => match self.records.get(&id.key)? {
                 Some(record) => Ok(self.refuse_in_use(&record.volume).is_err()),
@@ -75,8 +75,7 @@ impl Store {
         let mut snapshot = request.snapshot()?;
         snapshot.ready = false;
         let source = SourceId::Volume(request.source.clone());
-        let begun =
-            self.jobs.begin(Job::new((&snapshot).into(), source, size, Kept { extra: extra.clone(), whole: false }))?;
+        let begun = self.jobs.begin(Job::new((&snapshot).into(), source, size, extra.clone()))?;
         self.refuse_in_use(&request.volume)?;
         // From now on the volume stays as it is.
         snapshot.created = request.snapshot()?.created;
@@ -144,7 +143,7 @@ impl Store {
         image_file::clear(&self.images, &request.key)?;
         let _room = self.reserve_volume(size, size)?;
         let target = Target::Volume(request.volume(size)?);
-        let begun = self.jobs.begin(Job::new(target, source, content.size(), Kept { extra, whole: false }))?;
+        let begun = self.jobs.begin(Job::new(target, source, content.size(), extra))?;
         if let ContentSource::Volume(volume) = content {
             self.refuse_in_use(volume)?;
         }
@@ -171,7 +170,7 @@ impl Store {
         let Some(job) = self.jobs.stop(target, deadline)? else { return Ok(false) };
         let place = self.place(target);
         self.remove_unfinished(place)?;
-        if job.extra.whole {
+        if job.whole {
             let recorded = match target {
                 TargetKey::Volume(key) => self.records.get(key)?.is_some(),
                 TargetKey::Snapshot(key) => self.snapshot_records.get(key)?.is_some(),

@@ -8,25 +8,26 @@ use dunnage_driver_api::root::{Attempt, Record, SnapshotRecord, Target, Work};
 use dunnage_driver_api::{Bytes, Error, Result, SourceId};
 use rustix::fs::OFlags;
 
-use crate::files::{Files, Kept, Place};
+use crate::files::{Files, Place};
 use crate::image_file;
 use crate::sparse::Copying;
+use crate::store::Extra;
 
 /// What the threads that copy work with.
 pub(crate) struct Copier {
     files: Arc<Files>,
 }
 
-impl Work<Kept> for Copier {
-    fn run(&self, attempt: &mut Attempt<'_, Kept>) -> Result<()> {
+impl Work<Extra> for Copier {
+    fn run(&self, attempt: &mut Attempt<'_, Extra>) -> Result<()> {
         let target = attempt.job.target.key();
         let place = self.files.place(&target);
         let is_unfinished = || self.files.unfinished.contains(place.unfinished());
-        if attempt.job.extra.whole && !is_unfinished()? && !place.folder.contains(place.key)? {
-            attempt.job.extra.whole = false;
-        }
-        if !attempt.job.extra.whole {
+        if !attempt.job.whole {
             self.copy(attempt, place)?;
+        } else if !is_unfinished()? && !place.folder.contains(place.key)? {
+            // Its source may have changed since.
+            return Err(Error::precondition("the copy was whole, and its bytes are gone: delete it"));
         }
         if is_unfinished()? {
             self.files.put_in_place(place)?;
@@ -44,7 +45,7 @@ impl Copier {
     }
 
     /// Copies what is left, and makes it durable.
-    fn copy(&self, attempt: &mut Attempt<'_, Kept>, place: Place<'_>) -> Result<()> {
+    fn copy(&self, attempt: &mut Attempt<'_, Extra>, place: Place<'_>) -> Result<()> {
         let source = self.source(&attempt.job.source)?;
         let copy = self.begun(attempt, place)?;
         let total = attempt.job.total;
@@ -58,12 +59,12 @@ impl Copier {
         }
         self.files.make_durable(&copy, place)?;
         copying.forget(begun.get(), total.get());
-        (attempt.job.done, attempt.job.extra.whole) = (total, true);
+        (attempt.job.done, attempt.job.whole) = (total, true);
         attempt.keep()
     }
 
     /// The file of the copy: the one that is durable as far as the job says, or a new one.
-    fn begun(&self, attempt: &mut Attempt<'_, Kept>, place: Place<'_>) -> Result<File> {
+    fn begun(&self, attempt: &mut Attempt<'_, Extra>, place: Place<'_>) -> Result<File> {
         if attempt.job.done.get() > 0 {
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             match self.files.unfinished.open(place.unfinished(), flags, 0) {
@@ -96,11 +97,11 @@ impl Copier {
     }
 
     /// Makes what is in its place a volume, or a snapshot that is ready.
-    fn record(&self, target: &Target, kept: &Kept) -> Result<()> {
+    fn record(&self, target: &Target, extra: &Extra) -> Result<()> {
         match target {
             Target::Volume(volume) => {
                 let _making = self.files.records.making(&volume.key);
-                self.files.records.put(&Record { volume: volume.clone(), extra: kept.extra.clone() })
+                self.files.records.put(&Record { volume: volume.clone(), extra: extra.clone() })
             }
             Target::Snapshot { key, generation, .. } => {
                 let record = self.files.snapshot_records.get(key)?;

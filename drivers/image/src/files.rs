@@ -9,7 +9,6 @@ use dunnage_driver_api::root::{Folder, GroupRecords, Jobs, Records, Root, Snapsh
 use dunnage_driver_api::{ContentSource, Error, Result, TargetKey};
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use crate::config::Allocation;
 use crate::store::{Extra, IMAGES};
@@ -18,15 +17,6 @@ use crate::store::{Extra, IMAGES};
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 /// The folder of the copies that are being made.
 pub(crate) const UNFINISHED: &str = "unfinished";
-
-/// What is kept of a copy that is made in the background.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kept {
-    /// What its record will have.
-    pub(crate) extra: Extra,
-    /// Whether all its bytes are there, durably: what has its name in its place is it.
-    pub(crate) whole: bool,
-}
 
 /// The folders of an opened root, and its records.
 pub(crate) struct Files {
@@ -78,7 +68,7 @@ impl Files {
     ///
     /// # Errors
     /// Where the folders cannot be read or changed.
-    pub(crate) fn finish_copies(&self, jobs: &Jobs<Kept>) -> Result<()> {
+    pub(crate) fn finish_copies(&self, jobs: &Jobs<Extra>) -> Result<()> {
         let unfinished = &self.unfinished;
         for entry in unfinished.entries().map_err(unfinished.failed("list", ""))? {
             let (name, _) = entry.map_err(unfinished.failed("list", ""))?;

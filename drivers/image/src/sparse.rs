@@ -11,7 +11,8 @@ use dunnage_driver_api::{Bytes, Error, ErrorKind, Result};
 use rustix::fs::{Advice, SeekFrom};
 use rustix::io::Errno;
 
-use crate::files::{Files, Kept};
+use crate::files::Files;
+use crate::store::Extra;
 
 /// How much is read and written at once.
 const STEP: u64 = 4 << 20;
@@ -31,7 +32,7 @@ impl Copying<'_> {
     ///
     /// # Errors
     /// Where a file cannot be read or written, or the disk is about to be full.
-    pub(crate) fn run(&self, attempt: &mut Attempt<'_, Kept>) -> Result<()> {
+    pub(crate) fn run(&self, attempt: &mut Attempt<'_, Extra>) -> Result<()> {
         let end = attempt.job.total.get();
         let length = self.source.metadata().map_err(|error| cannot_read(error, 0))?.len();
         if length < end {
@@ -48,7 +49,7 @@ impl Copying<'_> {
     }
 
     /// Copies what has no holes.
-    fn extent(&self, attempt: &mut Attempt<'_, Kept>, extent: Range<u64>, buffer: &mut [u8]) -> Result<u64> {
+    fn extent(&self, attempt: &mut Attempt<'_, Extra>, extent: Range<u64>, buffer: &mut [u8]) -> Result<u64> {
         let mut at = extent.start;
         while at < extent.end {
             attempt.reached(Bytes::new(at))?;
@@ -96,7 +97,7 @@ impl Copying<'_> {
     }
 
     /// Makes durable what was copied until `at`.
-    fn keep(&self, attempt: &mut Attempt<'_, Kept>, at: u64) -> Result<()> {
+    fn keep(&self, attempt: &mut Attempt<'_, Extra>, at: u64) -> Result<()> {
         let failed = |error| Error::io("cannot make the copy durable", error);
         self.copy.sync_data().map_err(failed)?;
         self.forget(attempt.job.done.get(), at);

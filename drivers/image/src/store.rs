@@ -25,7 +25,7 @@ use crate::background::is_another;
 use crate::config::{BlockSize, Image};
 use crate::copier::Copier;
 use crate::copies;
-use crate::files::{Files, Kept};
+use crate::files::Files;
 use crate::loop_device::{self, Backing, LoopDevice};
 use crate::room::{Folders, Room};
 use crate::{image_file, size};
@@ -58,7 +58,7 @@ pub(crate) struct Store {
     pub(crate) root: Root,
     files: Arc<Files>,
     /// The copies that are made in the background.
-    pub(crate) jobs: Arc<Jobs<Kept>>,
+    pub(crate) jobs: Arc<Jobs<Extra>>,
     /// Whether the root's file system lets files share blocks, so that a copy is one step.
     pub(crate) shares: bool,
     pub(crate) room: Room,

@@ -1,15 +1,16 @@
 //! Copies that take long: jobs of a root, each with a small record, `<root>/.dunnage/jobs/{volume,snapshot}.<key>`.
 //!
 //! A job is durable before its first byte is copied, and its record goes when the last is in its place. In between it
-//! says how far the copy is durable, so that whoever opens the root next goes on from there. While there is a job
-//! its source stays as it is: the driver refuses what would change it, by [`Jobs::refuse_volume`] and
+//! says how far the copy is durable, so that whoever opens the root next goes on from there. Until it says that the copy
+//! is whole its source stays as it is: the driver refuses what would change it, by [`Jobs::refuse_volume`] and
 //! [`Jobs::refuse_snapshot`].
 //!
 //! - **Begin**: [`Jobs::begin`] writes the record. From then on the source is refused, and the driver can look whether
 //!   it is in use without anybody beginning to use it meanwhile. What the driver writes beside it (the record of a
 //!   snapshot) comes next, [`Begun::start`] last. One that is dropped before is no job.
 //! - **Work**: a thread of this root, one of a few, calls the driver's [`Work`]; one that fails is tried again, later
-//!   each time. It ends by doing whatever makes the copy a volume or a snapshot, and may be called again after that.
+//!   each time. Once the copy is whole it says so, and then does whatever makes it a volume or a snapshot: whoever sees
+//!   that finds the source free. It may be called again after that.
 //! - **End**: the record is removed. A driver that removes the copy first [stops](Jobs::stop) the job.
 
 mod job;

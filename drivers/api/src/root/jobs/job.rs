@@ -27,6 +27,9 @@ pub struct Job<E> {
     pub done: Bytes,
     /// How much there is to do.
     pub total: Bytes,
+    /// Whether all of it is there, durably. It needs its source no more then, which may change and go at once, also while
+    /// the copy is not in its place yet: what was whole is never copied anew.
+    pub whole: bool,
     /// What the driver keeps beside it.
     pub extra: E,
 }
@@ -68,17 +71,17 @@ impl Target {
 impl<E> Job<E> {
     /// A job of which nothing is done.
     pub fn new(target: Target, source: SourceId, total: Bytes, extra: E) -> Self {
-        Self { target, source, done: Bytes::ZERO, total, extra }
+        Self { target, source, done: Bytes::ZERO, total, whole: false, extra }
     }
 
     /// Whether it copies from this volume.
     pub(super) fn needs_volume(&self, key: &VolumeKey) -> bool {
-        matches!(&self.source, SourceId::Volume(id) if id.key == *key)
+        !self.whole && matches!(&self.source, SourceId::Volume(id) if id.key == *key)
     }
 
     /// Whether it copies from this snapshot.
     pub(super) fn needs_snapshot(&self, key: &SnapshotKey) -> bool {
-        matches!(&self.source, SourceId::Snapshot(id) if id.key == *key)
+        !self.whole && matches!(&self.source, SourceId::Snapshot(id) if id.key == *key)
     }
 
     /// What people see of it.
@@ -98,13 +101,15 @@ struct Stored<T, S, E> {
     source: S,
     done: u64,
     total: u64,
+    whole: bool,
     extra: E,
 }
 
 pub(super) fn encode<E: Serialize>(job: &Job<E>) -> Result<Vec<u8>> {
     let key = job.target.key();
-    let (target, source, extra) = (&job.target, &job.source, &job.extra);
-    let stored = Stored { version: VERSION, target, source, done: job.done.get(), total: job.total.get(), extra };
+    let Job { target, source, done, total, whole, extra } = job;
+    let (version, done, total, whole) = (VERSION, done.get(), total.get(), *whole);
+    let stored = Stored { version, target, source, done, total, whole, extra };
     let text = serde_json::to_vec(&stored)
         .map_err(|error| Error::internal(format!("cannot write the job {key} as JSON")).caused_by(error))?;
     if text.len() as u64 > LARGEST {
@@ -135,6 +140,6 @@ pub(super) fn decode<E: DeserializeOwned>(text: &[u8], key: &TargetKey, folder: 
     if stored.target.key() != *key {
         return Err(broken().with("target", stored.target.key()));
     }
-    let Stored { target, source, done, total, extra, .. } = stored;
-    Ok(Job { target, source, done: Bytes::new(done), total: Bytes::new(total), extra })
+    let Stored { target, source, done, total, whole, extra, .. } = stored;
+    Ok(Job { target, source, done: Bytes::new(done), total: Bytes::new(total), whole, extra })
 }

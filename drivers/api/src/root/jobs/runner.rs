@@ -53,7 +53,8 @@ impl<E: Serialize + DeserializeOwned + Clone> Attempt<'_, E> {
     }
 
     /// Makes durable what the job says now, and with it how far it is: what was copied until there must be durable
-    /// already. An attempt after this one begins there.
+    /// already. An attempt after this one begins there. Once it says that the copy is [whole](Job::whole) its source is let
+    /// go.
     ///
     /// # Errors
     /// Where it cannot be written; the job is then as it was.

@@ -149,6 +149,28 @@ fn from_the_begin_to_the_end_its_source_is_refused_with_the_name_of_the_copy_and
 }
 
 #[test]
+fn the_source_of_a_copy_that_is_whole_is_free_before_the_job_ends_and_in_the_next_process() {
+    let (go, wait) = mpsc::channel::<()>();
+    let (wait, (at, here)) = (Mutex::new(wait), mpsc::channel());
+    let mut rig = Rig::doing(move |attempt| {
+        attempt.job.whole = true;
+        attempt.keep()?;
+        at.send(()).unwrap();
+        let _ = wait.lock().unwrap().recv();
+        Err(failing())
+    });
+    let key = rig.start("copy");
+    here.recv_timeout(HANG).unwrap();
+    rig.refuse_volume(&source_volume().key).unwrap();
+    assert!(rig.get(&key).is_some());
+    drop(go);
+    rig.wait(&key, soon()).unwrap_err();
+    rig.open(|_| Err(failing()));
+    assert!(rig.get(&key).unwrap().whole);
+    rig.refuse_volume(&source_volume().key).unwrap();
+}
+
+#[test]
 fn a_snapshot_that_is_copied_is_refused_and_one_that_is_made_promises_nothing_here() {
     let rig = Rig::doing(|_| Err(failing()));
     let id =
