@@ -19,8 +19,7 @@ use dunnage_driver_api::{
 };
 
 use crate::copies::fits;
-use crate::store::Extra;
-use crate::store::Store;
+use crate::store::{Extra, Store};
 use crate::{image_file, size};
 
 /// How long the answer to CreateSnapshot waits for a copy that may be small.
@@ -59,7 +58,7 @@ impl Store {
     /// Whether a job of which nothing is done was begun and never found its source idle: once it has, nobody can use that.
     fn is_of_used(&self, job: &Job<Extra>) -> Result<bool> {
         match &job.source {
-            SourceId::Volume(id) if job.done == Bytes::ZERO => match self.records.get(&id.key)? {
+            SourceId::Volume(id) if job.done == Bytes::ZERO && !job.whole => match self.records.get(&id.key)? {
                 Some(record) => Ok(self.refuse_in_use(&record.volume).is_err()),
                 None => Ok(false),
             },

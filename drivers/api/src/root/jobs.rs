@@ -13,6 +13,7 @@
 //!   that finds the source free. It may be called again after that.
 //! - **End**: the record is removed. A driver that removes the copy first [stops](Jobs::stop) the job.
 
+mod begun;
 mod job;
 mod runner;
 mod table;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use begun::Begun;
 pub use job::{Job, Target};
 pub use runner::Attempt;
 use table::{Entry, Phase, Table};
@@ -80,13 +82,6 @@ pub(super) struct Shared<E> {
     changed: Condvar,
     work: OnceLock<Arc<dyn Work<E>>>,
     _lock: Lock,
-}
-
-/// A job that is begun and not started: it holds its source. Dropped, it is no job any more.
-#[must_use]
-pub struct Begun<'a, E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> {
-    jobs: &'a Jobs<E>,
-    key: Option<TargetKey>,
 }
 
 impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
@@ -163,7 +158,7 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
             table.entries.insert(key.clone(), Entry::new(job.clone()));
         }
         // Dropped where the write fails, it takes the entry out again.
-        let begun = Begun { jobs: self, key: Some(key) };
+        let begun = Begun::new(self, key);
         self.shared.write(&job)?;
         Ok(begun)
     }
@@ -292,27 +287,6 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
         drop(table);
         self.shared.changed.notify_all();
         Ok(())
-    }
-}
-
-impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Begun<'_, E> {
-    /// Has it worked on.
-    ///
-    /// # Errors
-    /// Where the system gives no thread; it is a job all the same, and is worked on with the next one.
-    pub fn start(mut self) -> Result<()> {
-        self.key.take().map_or(Ok(()), |key| self.jobs.go_on(&key))
-    }
-}
-
-impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Drop for Begun<'_, E> {
-    fn drop(&mut self) {
-        if let Some(key) = self.key.take()
-            && let Err(error) = self.jobs.remove(&key)
-        {
-            // It stays a job that nobody works on: whoever begins it again, or opens the root, removes it.
-            tracing::warn!(target = %key, error = error.report(), "cannot remove a job that was not started");
-        }
     }
 }
 

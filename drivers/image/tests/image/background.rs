@@ -319,6 +319,7 @@ fn a_copy_has_the_holes_of_its_source_and_one_that_is_preallocated_all_its_block
     // Allocated and never written: that is a hole of the copy.
     let keep = rustix::fs::FallocateFlags::KEEP_SIZE;
     rustix::fs::fallocate(&file, keep, 20 * MIB, 10 * MIB).unwrap();
+    drop(file);
     let snapshot = root.cut("s", &volume).unwrap();
     let blocks = |path: &str| root.path().join(path).metadata().unwrap().blocks() * 512;
     assert!(snapshot.ready && blocks("snapshots/s") < MIB, "{}", blocks("snapshots/s"));
