@@ -2,6 +2,7 @@
 
 mod backend;
 mod changed_blocks;
+mod copies;
 mod fixed_blocks;
 mod groups;
 mod offers;
@@ -11,6 +12,7 @@ mod volumes;
 
 pub use backend::{ConfiguredBackend, ServedBackend};
 pub use changed_blocks::Blocks;
+pub use copies::{BackgroundCopy, copies_in};
 pub use groups::NewGroup;
 pub use offers::Offers;
 pub use plugin::{LOSES, Member, Plugin, Remembered};

@@ -1,11 +1,12 @@
 //! `dunnage volumes`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use dunnage_driver_api::{Bytes, VolumeId};
+use dunnage_csi_proto::csi::v1::controller_service_capability::rpc::Type as ControllerRpc;
+use dunnage_driver_api::{Bytes, SnapshotId, VolumeId};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -13,19 +14,20 @@ use super::{ConfigFile, Output, Program, Run, Status, Table};
 use crate::client::{Endpoint, Plugin};
 use crate::config::{Config, PluginConfig};
 use crate::mount::{Engine, Uses};
+use crate::registry::{BackgroundCopy, copies_in};
 
 /// How long a socket is waited for: a plugin that is served answers at once.
 const WAIT: Duration = Duration::from_secs(2);
-/// How many volumes are asked for at once.
+/// How many volumes or snapshots are asked for at once.
 const PAGE: i32 = 1000;
 
-/// List the volumes of a running host: size, use, and where they are on this node
+/// List the volumes and snapshots of a running host: size, use, where they are on this node, and what is being copied
 #[derive(Debug, clap::Args)]
 pub(super) struct Volumes {
     /// The configuration.
     #[command(flatten)]
     config: ConfigFile,
-    /// Print JSON: one object for each volume, one a line
+    /// Print JSON: one object for each volume and each snapshot, one a line
     #[arg(long)]
     json: bool,
 
@@ -34,9 +36,17 @@ pub(super) struct Volumes {
     wide: bool,
 }
 
+/// What a plugin has.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Row {
+    Volume(VolumeRow),
+    Snapshot(SnapshotRow),
+}
+
 /// One volume.
 #[derive(Debug, Serialize)]
-struct Row {
+struct VolumeRow {
     backend: String,
     volume_id: String,
     name: String,
@@ -45,6 +55,21 @@ struct Row {
     used_bytes: Option<u64>,
     staged: Option<String>,
     published: Vec<String>,
+    /// It is not there yet.
+    copying: Option<BackgroundCopy>,
+}
+
+/// One snapshot.
+#[derive(Debug, Serialize)]
+struct SnapshotRow {
+    backend: String,
+    snapshot_id: String,
+    name: String,
+    size_bytes: u64,
+    source_volume_id: String,
+    ready_to_use: bool,
+    /// It is not ready yet.
+    copying: Option<BackgroundCopy>,
 }
 
 impl Run for Volumes {
@@ -66,7 +91,11 @@ impl Run for Volumes {
         if self.json {
             rows.iter().try_for_each(|row| output.line(serde_json::to_string(row)?).map_err(anyhow::Error::from))?;
         } else {
-            output.table(&table(&rows, self.wide))?;
+            output.table(&volumes_table(&rows, self.wide))?;
+            if rows.iter().any(|row| matches!(row, Row::Snapshot(_))) {
+                output.line("")?;
+                output.table(&snapshots_table(&rows, self.wide))?;
+            }
         }
         Ok(status)
     }
@@ -100,6 +129,11 @@ async fn lists(config: &Config, uses: BTreeMap<VolumeId, Uses>) -> Vec<(PluginCo
 
 async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow::Result<Vec<Row>> {
     let client = Plugin::connect(&Endpoint::at(&plugin.socket)?, WAIT).await?;
+    let manifest = &client.offers().manifest;
+    let mut copies = copies_in(manifest);
+    let backend = |instance: Option<&str>| {
+        instance.and_then(|instance| manifest.get(instance).cloned()).unwrap_or_else(|| plugin.csi_name.to_string())
+    };
     let mut rows = Vec::new();
     let mut token = String::new();
     loop {
@@ -107,9 +141,10 @@ async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow:
         for volume in page.volumes {
             let id = volume.volume_id.parse::<VolumeId>();
             let used = id.as_ref().ok().and_then(|id| uses.get(id));
-            let backend = id.as_ref().ok().and_then(|id| client.offers().manifest.get(id.instance.as_str()));
-            rows.push(Row {
-                backend: backend.cloned().unwrap_or_else(|| plugin.csi_name.to_string()),
+            // Whole since the plugin was asked.
+            copies.remove(&volume.volume_id);
+            rows.push(Row::Volume(VolumeRow {
+                backend: backend(id.as_ref().ok().map(|id| id.instance.as_str())),
                 name: id.map(|id| id.key.to_string()).unwrap_or_default(),
                 capacity_bytes: volume.capacity_bytes.try_into().unwrap_or_default(),
                 used_bytes: match used {
@@ -121,11 +156,58 @@ async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow:
                     .map(|used| used.published.iter().map(ToString::to_string).collect())
                     .unwrap_or_default(),
                 volume_id: volume.volume_id,
-            });
+                copying: None,
+            }));
         }
         token = page.next_token;
         if token.is_empty() {
-            return Ok(rows);
+            break;
+        }
+    }
+    if client.offers().controller(ControllerRpc::ListSnapshots) {
+        snapshots(&client, backend, &mut copies, &mut rows).await?;
+    }
+    rows.extend(copies.into_iter().filter(|(_, copy)| copy.kind == "volume").map(|(volume_id, copy)| {
+        let id = volume_id.parse::<VolumeId>().ok();
+        Row::Volume(VolumeRow {
+            backend: backend(id.as_ref().map(|id| id.instance.as_str())),
+            name: copy.name.clone(),
+            capacity_bytes: copy.total,
+            used_bytes: None,
+            staged: None,
+            published: Vec::new(),
+            volume_id,
+            copying: Some(copy),
+        })
+    }));
+    Ok(rows)
+}
+
+/// Adds the snapshots, each with how far its copy is.
+async fn snapshots(
+    client: &Plugin,
+    backend: impl Fn(Option<&str>) -> String,
+    copies: &mut HashMap<String, BackgroundCopy>,
+    rows: &mut Vec<Row>,
+) -> anyhow::Result<()> {
+    let mut token = String::new();
+    loop {
+        let (page, next) = client.list_snapshots(PAGE, &token).await?;
+        for snapshot in page {
+            let id = snapshot.snapshot_id.parse::<SnapshotId>().ok();
+            rows.push(Row::Snapshot(SnapshotRow {
+                backend: backend(id.as_ref().map(|id| id.instance.as_str())),
+                name: id.map(|id| id.key.to_string()).unwrap_or_default(),
+                size_bytes: snapshot.size_bytes.try_into().unwrap_or_default(),
+                copying: copies.remove(&snapshot.snapshot_id).filter(|_| !snapshot.ready_to_use),
+                snapshot_id: snapshot.snapshot_id,
+                source_volume_id: snapshot.source_volume_id,
+                ready_to_use: snapshot.ready_to_use,
+            }));
+        }
+        token = next;
+        if token.is_empty() {
+            return Ok(());
         }
     }
 }
@@ -140,19 +222,43 @@ async fn used_bytes(client: &Plugin, volume_id: &str, capacity: i64, uses: &Uses
     bytes.used.try_into().ok().filter(|used| *used > 0)
 }
 
-fn table(rows: &[Row], wide: bool) -> Table {
+fn volumes_table(rows: &[Row], wide: bool) -> Table {
     let mut table =
         Table::with_head(["BACKEND", "VOLUME", "SIZE", "USED", "STAGED", "PUBLISHED", if wide { "ID" } else { "" }]);
     for row in rows {
+        let Row::Volume(row) = row else { continue };
         let dash = || "-".to_owned();
+        let used = row.used_bytes.map_or_else(dash, |bytes| Bytes::new(bytes).to_string());
         table.row([
             row.backend.as_str().into(),
             row.name.as_str().into(),
             Bytes::new(row.capacity_bytes).into(),
-            row.used_bytes.map_or_else(dash, |bytes| Bytes::new(bytes).to_string()).into(),
+            row.copying.as_ref().map_or(used, BackgroundCopy::state).into(),
             row.staged.clone().unwrap_or_else(dash).into(),
             if row.published.is_empty() { dash() } else { row.published.join(" ") }.into(),
             if wide { row.volume_id.as_str() } else { "" }.into(),
+        ]);
+    }
+    table
+}
+
+fn snapshots_table(rows: &[Row], wide: bool) -> Table {
+    let mut table = Table::with_head(["BACKEND", "SNAPSHOT", "SIZE", "OF", "STATE", if wide { "ID" } else { "" }]);
+    for row in rows {
+        let Row::Snapshot(row) = row else { continue };
+        let state = match &row.copying {
+            Some(copy) => copy.state(),
+            None if row.ready_to_use => "ready".into(),
+            None => "not ready".into(),
+        };
+        let source = row.source_volume_id.parse::<VolumeId>();
+        table.row([
+            row.backend.as_str().into(),
+            row.name.as_str().into(),
+            Bytes::new(row.size_bytes).into(),
+            source.map_or_else(|_| row.source_volume_id.clone(), |id| id.key.to_string()).into(),
+            state.into(),
+            if wide { row.snapshot_id.as_str() } else { "" }.into(),
         ]);
     }
     table

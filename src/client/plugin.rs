@@ -10,8 +10,8 @@ use dunnage_csi_proto::csi::v1::plugin_capability::service::Type as PluginServic
 use dunnage_csi_proto::csi::v1::{
     CapacityRange, ControllerExpandVolumeRequest, ControllerGetCapabilitiesRequest, CreateSnapshotRequest,
     CreateVolumeRequest, DeleteSnapshotRequest, DeleteVolumeRequest, GetCapacityRequest, GetPluginCapabilitiesRequest,
-    GetPluginInfoRequest, GroupControllerGetCapabilitiesRequest, ListVolumesRequest, NodeGetCapabilitiesRequest,
-    NodeGetInfoRequest, ProbeRequest, Snapshot, Volume, VolumeCapability,
+    GetPluginInfoRequest, GroupControllerGetCapabilitiesRequest, ListSnapshotsRequest, ListVolumesRequest,
+    NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest, Snapshot, Volume, VolumeCapability,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -181,6 +181,14 @@ impl Plugin {
         let page = answer("ListVolumes", self.controller.clone().list_volumes(bounded(request)).await)?;
         let volumes = page.entries.into_iter().filter_map(|entry| entry.volume).collect();
         Ok(Page { volumes, next_token: page.next_token })
+    }
+
+    /// ListSnapshots: one page of at most `max_entries` (the plugin's choice for 0), and what asks for the next one.
+    pub async fn list_snapshots(&self, max_entries: i32, starting_token: &str) -> Result<(Vec<Snapshot>, String)> {
+        let starting_token = starting_token.to_owned();
+        let request = ListSnapshotsRequest { max_entries, starting_token, ..ListSnapshotsRequest::default() };
+        let page = answer("ListSnapshots", self.controller.clone().list_snapshots(bounded(request)).await)?;
+        Ok((page.entries.into_iter().filter_map(|entry| entry.snapshot).collect(), page.next_token))
     }
 
     /// GetCapacity on this node, in bytes.

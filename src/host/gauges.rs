@@ -1,6 +1,6 @@
 //! What the host adds to the metrics, read at each scrape from memory.
 
-use dunnage_driver_api::Total;
+use dunnage_driver_api::{CopyProgress, Total};
 
 use super::backend::Slot;
 use crate::operations::Operations;
@@ -20,6 +20,7 @@ pub(super) fn register(metrics: &Metrics, operations: &Operations, slots: &[Slot
         vec![Sample::new(table.count().busy as f64)]
     });
     volumes(metrics, slots);
+    copies(metrics, slots);
     let refusing = slots.to_vec();
     metrics.counter(
         "backend_refused",
@@ -59,4 +60,33 @@ fn volumes(metrics: &Metrics, slots: &[Slot]) {
         "The sizes of the volumes of a backend, added up.",
         of(slots, |total| total.capacity.get()),
     );
+}
+
+/// What is copied in the background.
+fn copies(metrics: &Metrics, slots: &[Slot]) {
+    let of = |slots: &[Slot], value: fn(&CopyProgress) -> u64| {
+        let slots = slots.to_vec();
+        move || {
+            let samples = |slot: &Slot| {
+                let copies = slot.open()?.backend.copying.as_ref()?.copies();
+                let sample = |kind: &'static str| {
+                    let sum: u64 = copies.iter().filter(|copy| copy.target.kind() == kind).map(value).sum();
+                    Sample::new(sum as f64).with("backend", slot.config.name.as_str()).with("kind", kind)
+                };
+                Some(["snapshot", "volume"].map(sample))
+            };
+            slots.iter().filter_map(samples).flatten().collect()
+        }
+    };
+    metrics.gauge("copies", "Snapshots and volumes that are copied in the background.", of(slots, |_| 1));
+    metrics.gauge("copies_bytes", "What there is to copy of them.", of(slots, |copy| copy.total.get()));
+    metrics.gauge("copies_done_bytes", "What of that is done.", of(slots, |copy| copy.done.get()));
+    let slots = slots.to_vec();
+    metrics.counter("copies_failed", "Attempts to copy that failed.", move || {
+        let sample = |slot: &Slot| {
+            let failed = slot.open()?.backend.copying.as_ref()?.failed_attempts();
+            Some(Sample::new(failed as f64).with("backend", slot.config.name.as_str()))
+        };
+        slots.iter().filter_map(sample).collect()
+    });
 }

@@ -8,6 +8,7 @@ use dunnage_driver_api::{
 };
 
 use super::backend::{ConfiguredBackend, ServedBackend};
+use super::copies;
 use super::offers::Offers;
 use crate::config::{CsiName, Mode};
 
@@ -114,14 +115,16 @@ impl Plugin {
         self.members().iter().filter_map(loss).collect()
     }
 
-    /// For GetPluginInfo: which backend each instance is, so that people and tools can tell whose volume an id is; and
-    /// under `<backend> loses` what sharing the name takes away.
+    /// For GetPluginInfo: which backend each instance is, so that people and tools can tell whose volume an id is; under
+    /// `<backend> loses` what sharing the name takes away; and under `copy <id>` how far a copy in the background is.
     pub fn manifest(&self) -> HashMap<String, String> {
         let losses = self.losses().into_iter().map(|(backend, loss)| (format!("{backend}{LOSES}"), loss));
         let members = self.members();
         let instances =
             members.iter().filter_map(|one| Some((one.instance()?.to_string(), one.configured.name.to_string())));
-        instances.chain(losses).collect()
+        let mut manifest = instances.chain(losses).collect();
+        copies::tell(&self.backends(), &mut manifest);
+        manifest
     }
 
     /// The backend whose instance a volume lives in.

@@ -2,7 +2,7 @@
 
 use dunnage_driver_api::{
     ContentSource, Context, CreateSnapshot, Error, ErrorKind, Fingerprint, Parameters, Result, Snapshot, SnapshotId,
-    SnapshotKey, Snapshots, SourceId, VolumeId,
+    SnapshotKey, Snapshots, SourceId, TargetKey, VolumeId,
 };
 
 use super::backend::ServedBackend;
@@ -49,7 +49,7 @@ impl ServedBackend {
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] where the name is taken by a snapshot that this request would not have taken;
-    /// [`ErrorKind::NotFound`] where the volume does not exist.
+    /// [`ErrorKind::NotFound`] where the volume does not exist. Where it was taken and the copy of its bytes fails: why.
     pub fn create_snapshot(
         &self,
         cx: &Context,
@@ -63,7 +63,11 @@ impl ServedBackend {
         if let Some(existing) = snapshots.find(cx, &SnapshotKey::of_name(&new.name))? {
             if existing.fingerprint == new.fingerprint {
                 if !snapshots.is_half_deleted(cx, &existing)? {
-                    return Ok(existing);
+                    let failure = self.failure(&TargetKey::Snapshot(existing.key.clone()));
+                    let failure = failure.filter(|_| !existing.ready);
+                    return failure.map_or(Ok(existing), |error| {
+                        Err(error.during("copy the snapshot, which is tried again").with("name", &new.name))
+                    });
                 }
                 snapshots.delete(cx, &existing)?;
             } else {

@@ -263,6 +263,13 @@ impl Rig {
         Ok(found)
     }
 
+    /// Every file in these folders of the root.
+    pub(crate) fn files_in(&self, folders: &[&str]) -> Result<Vec<PathBuf>> {
+        let mut found = BTreeSet::new();
+        folders.iter().try_for_each(|folder| walk(&self.host.setup().root("a").join(folder), &mut found))?;
+        Ok(found.into_iter().collect())
+    }
+
     /// Where the test keeps what its volumes are mounted on.
     pub(crate) fn pods(&self) -> PathBuf {
         self.host.setup().scratch().path().join("pods")

@@ -40,6 +40,13 @@ fn shared_image(capability: VolumeCapability) -> Result<Rig> {
     Rig::on(setup, capability, 16)
 }
 
+/// Images on a file system that shares none.
+fn unshared_image(capability: VolumeCapability, mebibytes: i64) -> Result<Rig> {
+    let setup = Setup::new()?.backend("a", "image", "")?;
+    mount_new(&setup.scratch().path().join("disk"), 768, &setup.root("a"), &["mkfs.ext4", "-q"], "loop")?;
+    Rig::on(setup, capability, mebibytes)
+}
+
 fn image(capability: VolumeCapability, mebibytes: i64) -> Result<Rig> {
     Rig::new("image", INLINE, capability, mebibytes)
 }
@@ -112,6 +119,28 @@ fn copies_of_an_image_that_is_in_use_survive_a_kill_at_each_system_call_and_leav
     let mut rig = shared_image(mount())?;
     rig.copied_life(Kill::Between)?;
     at_each(|nth| rig.copied_life(Kill::Within(nth)), 40)
+}
+
+#[test]
+fn copies_in_the_background_survive_a_kill_at_each_system_call() -> Result<()> {
+    let test = "copies_in_the_background_survive_a_kill_at_each_system_call";
+    if !can_run(test, &[Need::Root, Need::Program("strace"), Need::Program("mkfs.ext4")])? {
+        return Ok(());
+    }
+    let mut rig = unshared_image(mount(), 16)?;
+    rig.background_life(Kill::Between)?;
+    at_each(|nth| rig.background_life(Kill::Within(nth)), 40)
+}
+
+#[test]
+fn a_large_copy_survives_a_kill_at_each_of_its_durable_steps() -> Result<()> {
+    let test = "a_large_copy_survives_a_kill_at_each_of_its_durable_steps";
+    if !can_run(test, &[Need::Root, Need::Program("strace"), Need::Program("mkfs.ext4")])? {
+        return Ok(());
+    }
+    let mut rig = unshared_image(block(), 160)?;
+    let volume = rig.full()?;
+    at_each_of(&["fdatasync", "fsync", "renameat"], |nth| rig.copied_whole(&volume, Kill::Within(nth)), 10)
 }
 
 #[test]

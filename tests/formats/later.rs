@@ -45,6 +45,24 @@ fn a_marker_of_a_later_release_is_not_served() -> Result<()> {
 }
 
 #[test]
+fn a_job_of_a_later_release_is_left_and_the_backend_not_served() -> Result<()> {
+    if !needs_root("a_job_of_a_later_release_is_left_and_the_backend_not_served")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    left.add_copy()?;
+    let job = "roots/disks/.dunnage/jobs/snapshot.nightly";
+    let text = later(&left, job)?;
+    left.host.spawn()?;
+    left.host.wait_for(FILES)?;
+    left.host.wait_for_log("it is tried again backend=disks")?;
+    let log = left.host.log();
+    ensure!(log.contains("has version 2, this release knows 1") && log.contains(job), "{log}");
+    assert_eq!(fs::read(left.path(job))?, text);
+    Ok(())
+}
+
+#[test]
 fn what_a_later_release_remembers_of_a_backend_is_left_and_the_backend_not_served() -> Result<()> {
     if !needs_root("what_a_later_release_remembers_of_a_backend_is_left_and_the_backend_not_served")? {
         return Ok(());

@@ -98,6 +98,17 @@ impl Left {
         Ok(left)
     }
 
+    /// Adds a snapshot of the volume `raw` of which 8 MiB are copied.
+    fn add_copy(&self) -> Result<()> {
+        let scratch = self.host.setup().scratch();
+        self.put("roots/disks/.dunnage/snapshots/nightly", &fixture("image/nightly.snapshot.json", scratch.path())?)?;
+        self.put("roots/disks/.dunnage/jobs/snapshot.nightly", &fixture("image/nightly.job.json", scratch.path())?)?;
+        scratch.folder("roots/disks/snapshots")?;
+        let copy = fs::File::create(scratch.folder("roots/disks/unfinished")?.join("snapshots.nightly"))?;
+        std::os::unix::fs::FileExt::write_all_at(&copy, b"done", 0)?;
+        Ok(copy.set_len(8 << 20)?)
+    }
+
     fn put(&self, path: &str, value: &Value) -> Result<()> {
         let path = self.path(path);
         fs::create_dir_all(path.parent().context("no folder")?)?;

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{Client, MIB, Volume, block, create, loop_devices_beneath, mount};
+use dunnage_test_common::{Client, MIB, Volume, block, create, loop_devices_beneath, mount, wait_until};
 
 use crate::{DISKS, FILES, Left, MARK, POD, boot, needs_root};
 
@@ -92,6 +94,33 @@ fn records_of_what_was_mounted_are_read_and_undone() -> Result<()> {
         assert_eq!(reasons(client, &volume)?, [""; 0], "{name}");
         ensure!(!boot(&left.host)?.join(format!("{}.json", volume.id())).exists(), "the record of {name} is left");
     }
+    Ok(())
+}
+
+#[test]
+fn a_snapshot_and_the_job_that_copies_it_are_read_and_gone_on_with() -> Result<()> {
+    if !needs_root("a_snapshot_and_the_job_that_copies_it_are_read_and_gone_on_with")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    let image = fs::File::options().write(true).open(left.path("roots/disks/images/raw"))?;
+    image.write_all_at(b"not done", 0)?;
+    image.write_all_at(b"not done either", 9 << 20)?;
+    // What is done already is not copied again.
+    left.add_copy()?;
+    left.host.restart()?;
+    let disks = left.host.client(DISKS)?;
+    let ready = || -> Result<bool> {
+        let listed = disks.list_snapshots(Default::default())?.entries;
+        let [csi::list_snapshots_response::Entry { snapshot: Some(snapshot) }] = listed.as_slice() else {
+            anyhow::bail!("not one snapshot: {listed:?}");
+        };
+        ensure!(snapshot.source_volume_id == left.ids["raw"], "{snapshot:?}");
+        Ok(snapshot.ready_to_use)
+    };
+    wait_until("the snapshot to be ready", Duration::from_secs(60), ready)?;
+    let bytes = fs::read(left.path("roots/disks/snapshots/nightly"))?;
+    ensure!(bytes.starts_with(b"done\0") && bytes[9 << 20..].starts_with(b"not done either"), "it began anew");
     Ok(())
 }
 

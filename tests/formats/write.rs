@@ -58,6 +58,14 @@ fn written(host: &Host) -> Result<BTreeMap<String, Value>> {
     let half = made(&disks, "half", mount(), scratch)?;
     disks.node_stage_volume(half.stage()).expect_err("mkfs does not fail");
 
+    // What was cut cannot be copied: the snapshot waits.
+    let cut = made(&disks, "cut", block(), scratch)?;
+    fs::File::options().write(true).open(host.setup().root("disks").join("images/cut"))?.set_len(0)?;
+    let request =
+        csi::CreateSnapshotRequest { source_volume_id: cut.id(), name: "nightly".into(), ..Default::default() };
+    let nightly = disks.create_snapshot(request)?.snapshot.context("no snapshot")?;
+    ensure!(!nightly.ready_to_use, "what was cut was copied");
+
     let mut found = BTreeMap::new();
     let mut take = |name: &str, path: &Path| -> Result<()> {
         let text = fs::read(path).with_context(|| format!("no {}", path.display()))?;
@@ -69,9 +77,14 @@ fn written(host: &Host) -> Result<BTreeMap<String, Value>> {
         for record in fs::read_dir(root.join(".dunnage/volumes"))? {
             let record = record?;
             let name = record.file_name().into_string().expect("not UTF-8");
-            take(&format!("{driver}/{}.json", if name == POD.0 { "pod" } else { &name }), &record.path())?;
+            if name != "cut" {
+                take(&format!("{driver}/{}.json", if name == POD.0 { "pod" } else { &name }), &record.path())?;
+            }
         }
     }
+    let disks = host.setup().root("disks").join(".dunnage");
+    take("image/nightly.snapshot.json", &disks.join("snapshots/nightly"))?;
+    take("image/nightly.job.json", &disks.join("jobs/snapshot.nightly"))?;
     for (name, volume) in [("notes", &notes), ("database", &database), ("raw", &raw)] {
         take(&format!("node/{name}.json"), &boot(host)?.join(format!("{}.json", volume.id())))?;
     }
@@ -97,6 +110,6 @@ fn what_is_written_has_the_form_of_this_release() -> Result<()> {
         assert_eq!(shape(value), shape(&frozen), "{name} has another form, which needs another version");
         assert_eq!(value["version"], frozen["version"], "{name}");
     }
-    ensure!(written.len() == 13, "{:?}", written.keys());
+    ensure!(written.len() == 15, "{:?}", written.keys());
     Ok(())
 }

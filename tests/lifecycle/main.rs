@@ -6,6 +6,7 @@ mod answers;
 mod block;
 mod capacity;
 mod changed_blocks;
+mod copied;
 mod ephemeral;
 mod fs_group;
 mod full;

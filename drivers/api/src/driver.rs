@@ -9,6 +9,7 @@ use crate::changed_blocks::ChangedBlocks;
 use crate::command::{Commands, Tool};
 use crate::context::Context;
 use crate::controller::{Create, Expand, Groups, Health, Modify, Room, Snapshots, Volumes};
+use crate::copying::Copying;
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::id::InstanceId;
@@ -132,6 +133,8 @@ pub struct Backend {
     pub changed_blocks: Option<Arc<dyn ChangedBlocks>>,
     /// Whether [`Create`] makes volumes that hold what another volume holds.
     pub clones: bool,
+    /// Telling of the copies that are made in the background.
+    pub copying: Option<Arc<dyn Copying>>,
     /// Telling what is wrong with a volume.
     pub health: Option<Arc<dyn Health>>,
     /// Telling what room there is.
@@ -156,6 +159,7 @@ impl Backend {
             groups: None,
             changed_blocks: None,
             clones: false,
+            copying: None,
             health: None,
             room: None,
             node: None,
@@ -222,6 +226,13 @@ impl Backend {
     #[must_use]
     pub fn with_clones(mut self) -> Self {
         self.clones = true;
+        self
+    }
+
+    /// Copies are made in the background, and it can be told of them.
+    #[must_use]
+    pub fn with_copying(mut self, copying: Arc<dyn Copying>) -> Self {
+        self.copying = Some(copying);
         self
     }
 

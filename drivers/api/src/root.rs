@@ -5,6 +5,7 @@
 //! <root>/.dunnage/volumes/<key>   a record for each volume
 //! <root>/.dunnage/snapshots/<key> a record for each snapshot, where the driver takes some
 //! <root>/.dunnage/groups/<key>    a record for each group of snapshots, the same
+//! <root>/.dunnage/jobs/<kind>.<key> a record for each copy that is being made in the background
 //! <root>/.dunnage/trash/          what is removed and not yet gone
 //! <root>/...                      the volumes' data, as the driver lays it out
 //! ```
@@ -20,6 +21,7 @@ mod data;
 mod folder;
 mod groups;
 mod index;
+mod jobs;
 mod kept;
 mod marker;
 mod reaper;
@@ -42,6 +44,7 @@ use serde::de::DeserializeOwned;
 
 pub use folder::{Folder, Sizes};
 pub use groups::{GroupRecord, GroupRecords};
+pub use jobs::{Attempt, Begun, Job, Jobs, Target, Work};
 pub use record::Record;
 pub use records::{Records, Reservation};
 pub use remains::{Making, sweep};
@@ -59,6 +62,7 @@ const META: &str = ".dunnage";
 const RECORDS: &str = "volumes";
 const SNAPSHOTS: &str = "snapshots";
 const GROUPS: &str = "groups";
+const JOBS: &str = "jobs";
 const TRASH: &str = "trash";
 
 /// Held by everything that changes the root, so that the next one to open it finds nobody at work.
@@ -150,6 +154,19 @@ impl Root {
     pub fn groups(&self) -> Result<GroupRecords> {
         let folder = self.meta.folder_or_make(GROUPS, 0o700).map_err(self.meta.failed("open", GROUPS))?;
         GroupRecords::new(folder, self.lock.clone())
+    }
+
+    /// The copies that are being made in the background, with the driver's own part `E`: once for each opened root. The
+    /// folder is made where the root is older than its driver's copies.
+    ///
+    /// # Errors
+    /// Where the folder cannot be opened or read.
+    pub fn jobs<E>(&self) -> Result<Jobs<E>>
+    where
+        E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
+    {
+        let folder = self.meta.folder_or_make(JOBS, 0o700).map_err(self.meta.failed("open", JOBS))?;
+        Jobs::new(folder, self.folder.path(), self.lock.clone())
     }
 
     /// Which instance it is.

@@ -1,5 +1,6 @@
 //! A snapshot as the controller half knows it, and what a volume is made from.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,16 @@ pub enum SourceId {
     Snapshot(SnapshotId),
     /// Another volume: it is a clone.
     Volume(VolumeId),
+}
+
+/// The id.
+impl fmt::Display for SourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Snapshot(id) => id.fmt(f),
+            Self::Volume(id) => id.fmt(f),
+        }
+    }
 }
 
 /// What a new volume is to hold: found by the host, of the same instance, ready, and not larger than the volume may be.

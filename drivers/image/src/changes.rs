@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{BlockRanges, ChangedBlocks, Context, Error, Result, Snapshot};
-use rustix::fs::OFlags;
 
 use crate::fiemap::{Content, Map};
 use crate::store::Store;
@@ -33,9 +32,8 @@ impl ChangedBlocks for Store {
 
 impl Store {
     fn map(&self, snapshot: &Snapshot, from: u64, end: u64) -> Result<Map> {
-        let (folder, key) = (&self.copies()?.folder, snapshot.key.as_str());
-        let file = folder.open(key, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0);
-        let file = file.map_err(folder.failed("open the snapshot", key))?;
+        let key = snapshot.key.as_str();
+        let file = self.open_snapshot(key).map_err(self.snapshots.failed("open the snapshot", key))?;
         Ok(Map::new(file, snapshot.size.get(), from, end))
     }
 }

@@ -7,7 +7,7 @@ use dunnage_driver_api::{Bytes, Finding, FsType, Result};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::config::Image;
-use crate::copies::SNAPSHOTS;
+use crate::files::{SNAPSHOTS, UNFINISHED};
 use crate::loop_device::CONTROL;
 use crate::room::{self, Folders, Measured};
 use crate::store::IMAGES;
@@ -91,6 +91,6 @@ fn promises(config: &Image) -> Option<Finding> {
 /// `None` where there are no images yet, or no root, which is said elsewhere.
 fn measure(config: &Image) -> Option<Result<Measured>> {
     let root = Folder::at(&config.root).ok()?;
-    let (images, snapshots) = (root.folder(IMAGES).ok()?, root.folder(SNAPSHOTS).ok());
-    Some(room::measure(&Folders { images: &images, snapshots: snapshots.as_ref() }))
+    let (images, copies) = (root.folder(IMAGES).ok()?, [SNAPSHOTS, UNFINISHED].map(|name| root.folder(name).ok()));
+    Some(room::measure(&Folders { images: &images, copies: copies.each_ref().map(Option::as_ref) }))
 }

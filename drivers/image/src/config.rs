@@ -21,7 +21,7 @@ pub struct Image {
     /// can fill up while volumes still have room: their writes then fail. Preallocated images allow 1 alone.
     #[serde(default)]
     pub(crate) overcommit: Overcommit,
-    /// The file system of a volume whose capability names none. Kept with each volume when it is made.
+    /// The file system of a volume whose capability names none. Extra with each volume when it is made.
     #[serde(default = "ext4")]
     pub(crate) fs_type: FsType,
     /// Whether loop devices go past the page cache, where the root's file system can: half the memory and faster
@@ -29,7 +29,7 @@ pub struct Image {
     #[serde(default = "yes")]
     pub(crate) direct_io: bool,
     /// The logical block size of new volumes in bytes: 4096, with which direct I/O works on every disk, or 512 for
-    /// workloads that need it. Kept with each volume when it is made, and never changed.
+    /// workloads that need it. Extra with each volume when it is made, and never changed.
     #[serde(default)]
     pub(crate) block_size: BlockSize,
 }

@@ -1,9 +1,5 @@
-//! Snapshots and clones, where the root's file system lets files share their blocks (XFS, btrfs).
-//!
-//! ```text
-//! <root>/snapshots/<key>                       the bytes of a snapshot
-//! <root>/unfinished/{images,snapshots}.<key>   a copy that is being made
-//! ```
+//! Snapshots and clones. Where the root's file system lets files share their blocks (XFS, btrfs) a copy is one step, here;
+//! elsewhere it is made [in the background](crate::background).
 //!
 //! A copy is made in a folder of its own and made durable; then its record is written, and last it is moved to where the
 //! record's bytes are looked for. So killed before the record, a copy is nobody's and goes at the next start; killed after
@@ -11,119 +7,59 @@
 //! data of somebody who lost a record.
 
 use std::fs::File;
-use std::io::ErrorKind::NotFound;
 use std::time::Duration;
 
-use dunnage_driver_api::root::{Folder, GroupRecords, Record, SnapshotRecord, SnapshotRecords};
+use dunnage_driver_api::root::{Folder, Record, Reservation, SnapshotRecord};
 use dunnage_driver_api::{
     Access, Bytes, ContentSource, Context, CreateSnapshot, CreateVolume, Error, InUse, Result, Snapshot, SnapshotKey,
-    Snapshots, Volume, VolumeCapability, VolumeId,
+    Snapshots, TargetKey, Volume, VolumeCapability, VolumeId,
 };
-use rustix::fs::{OFlags, RenameFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::files::{Files, Place};
 use crate::loop_device::{self, LoopDevice};
-use crate::store::{Extra, IMAGES, Store};
+use crate::store::{Extra, Store};
 use crate::{image_file, size};
 
-/// The folder of the snapshots.
-pub(crate) const SNAPSHOTS: &str = "snapshots";
-/// The folder of the copies that are being made.
-pub(crate) const UNFINISHED: &str = "unfinished";
 /// How long the users of a volume may wait for its copy. To share the blocks of a file takes about a second for a
 /// million extents.
 pub(crate) const STILL: Duration = Duration::from_secs(10);
 
-/// The snapshots of a root whose files can share blocks.
-pub(crate) struct Copies {
-    pub(crate) folder: Folder,
-    pub(crate) unfinished: Folder,
-    pub(crate) records: SnapshotRecords<Extra>,
-    pub(crate) groups: GroupRecords,
-}
-
-/// Whether files of this folder can share blocks; `before` is whether they could when there was room to try it.
+/// Whether files of this root can share blocks.
 ///
 /// # Errors
 /// Where the file system does not answer.
-pub(crate) fn can_share(images: &Folder, before: bool) -> Result<bool> {
+pub(crate) fn can_share(files: &Files) -> Result<bool> {
+    let images = &files.images;
     let nameless = || rustix::fs::openat(images, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, 0o600.into());
     let shared = nameless().and_then(|one| nameless().and_then(|other| rustix::fs::ioctl_ficlone(&one, &other)));
     match shared {
         Ok(()) => Ok(true),
         Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL | Errno::NOSYS) => Ok(false),
-        // A disk that is full tells nothing: it is what it was.
-        Err(Errno::NOSPC | Errno::DQUOT) => Ok(before),
+        // There is no room to try it.
+        Err(Errno::NOSPC | Errno::DQUOT) => can_share_full(files),
         Err(error) => Err(images.failed("find out whether files share blocks in", "")(error.into())),
     }
 }
 
-/// Where a copy goes when it is whole.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    folder: &'a Folder,
-    /// The name of that folder.
-    kind: &'static str,
-    key: &'a str,
-}
-
-impl Place<'_> {
-    /// The name of the copy while it is made.
-    fn unfinished(&self) -> String {
-        format!("{}.{}", self.kind, self.key)
+/// The same of a disk that is full: no file shares its blocks with itself, and a file system that has files share blocks
+/// says so in another way than one that has not.
+fn can_share_full(files: &Files) -> Result<bool> {
+    for folder in [&files.images, &files.snapshots] {
+        for entry in folder.entries().map_err(folder.failed("list", ""))? {
+            let (name, _) = entry.map_err(folder.failed("list", ""))?;
+            if let Ok(file) = folder.open(&name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0) {
+                return Ok(matches!(rustix::fs::ioctl_ficlone(&file, &file), Ok(()) | Err(Errno::INVAL)));
+            }
+        }
     }
+    Ok(false)
 }
 
 impl Store {
-    /// The copies of this root.
-    pub(crate) fn copies(&self) -> Result<&Copies> {
-        self.copies.as_ref().ok_or_else(|| Error::internal("the root's file system shares no blocks"))
-    }
-
-    /// Moves every whole copy to its place, and removes the others.
-    ///
-    /// # Errors
-    /// Where the folders cannot be read or changed.
-    pub(crate) fn finish_copies(&self) -> Result<()> {
-        let Some(Copies { unfinished, .. }) = &self.copies else { return Ok(()) };
-        for entry in unfinished.entries().map_err(unfinished.failed("list", ""))? {
-            let (name, _) = entry.map_err(unfinished.failed("list", ""))?;
-            match name.to_str().and_then(|name| name.split_once('.')) {
-                Some((kind, key)) if self.is_whole(kind, key)? => self.put_in_place(self.place(kind, key)?)?,
-                _ => unfinished.unlink(&name).map_err(unfinished.failed("remove", &name))?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a copy has its record, and is not in its place.
-    fn is_whole(&self, kind: &str, key: &str) -> Result<bool> {
-        let recorded = match kind {
-            IMAGES => key.parse().map_or(Ok(None), |key| self.records.get(&key))?.is_some(),
-            _ => key.parse().map_or(Ok(None), |key| self.copies()?.records.get(&key))?.is_some(),
-        };
-        Ok(recorded && !self.place(kind, key)?.folder.contains(key)?)
-    }
-
-    pub(crate) fn place<'a>(&'a self, kind: &str, key: &'a str) -> Result<Place<'a>> {
-        Ok(match kind {
-            IMAGES => Place { folder: &self.images, kind: IMAGES, key },
-            _ => Place { folder: &self.copies()?.folder, kind: SNAPSHOTS, key },
-        })
-    }
-
-    pub(crate) fn put_in_place(&self, place: Place<'_>) -> Result<()> {
-        let (unfinished, folder) = (&self.copies()?.unfinished, place.folder);
-        // Nothing that has this name is ever written over: where a record has its bytes they are not moved here.
-        let flags = RenameFlags::NOREPLACE;
-        let moved = rustix::fs::renameat_with(unfinished, place.unfinished(), folder, place.key, flags);
-        let moved = moved.map_err(std::io::Error::from).and_then(|()| folder.sync());
-        moved.map_err(folder.failed("put the copy in its place", place.key))
-    }
-
     /// Makes a volume that holds what `content` holds.
     pub(crate) fn create_from(&self, cx: &Context, request: &CreateVolume, content: &ContentSource) -> Result<Volume> {
-        let key = request.key.as_str();
         let extra = self.extra_of(content)?;
         fits(&request.capabilities, &extra)?;
         let size = size::choose(request.capacity, &request.capabilities, extra.fs_type)?;
@@ -131,7 +67,8 @@ impl Store {
         let _making = self.records.making(&request.key);
         image_file::clear(&self.images, &request.key)?;
         let _room = self.reserve_volume(size, size)?;
-        let place = self.place(IMAGES, key)?;
+        let target = TargetKey::Volume(request.key.clone());
+        let place = self.place(&target);
         let put = |copy: &File| {
             image_file::grow(copy, size.get(), self.config.allocation)?;
             self.make_durable(copy, place)?;
@@ -155,41 +92,9 @@ impl Store {
         let made = self.copy(cx, content, place).and_then(|copy| put(&copy)).and_then(|()| self.put_in_place(place));
         // Where the record is there, the copy is whole: it is moved at the next start, or removed with its record.
         if made.is_err() && matches!(is_recorded(), Ok(false)) {
-            let _ = self.copies()?.unfinished.unlink(place.unfinished());
+            let _ = self.unfinished.unlink(place.unfinished());
         }
         made.map_err(|error| error.during("copy the image").with("to", place.unfinished()))
-    }
-
-    pub(crate) fn make_durable(&self, copy: &File, place: Place<'_>) -> Result<()> {
-        let unfinished = &self.copies()?.unfinished;
-        copy.sync_all().and_then(|()| unfinished.sync()).map_err(unfinished.failed("sync", place.unfinished()))
-    }
-
-    pub(crate) fn extra_of(&self, content: &ContentSource) -> Result<Extra> {
-        let (extra, name) = match content {
-            ContentSource::Volume(volume) => (self.records.get(&volume.key)?.map(|record| record.extra), &volume.name),
-            ContentSource::Snapshot(snapshot) => {
-                (self.copies()?.records.get(&snapshot.key)?.map(|record| record.extra), &snapshot.name)
-            }
-        };
-        extra.ok_or_else(|| Error::not_found(format!("what was to be copied, {name:?}, is gone")))
-    }
-
-    /// Removes what an attempt that was cut off left among the unfinished.
-    pub(crate) fn remove_unfinished(&self, place: Place<'_>) -> Result<()> {
-        let (unfinished, name) = (&self.copies()?.unfinished, place.unfinished());
-        match unfinished.unlink(&name) {
-            Err(error) if error.kind() != NotFound => Err(unfinished.failed("remove", &name)(error)),
-            _ => Ok(()),
-        }
-    }
-
-    /// A new file among the unfinished.
-    pub(crate) fn begin(&self, place: Place<'_>) -> Result<File> {
-        self.remove_unfinished(place)?;
-        let (unfinished, name) = (&self.copies()?.unfinished, place.unfinished());
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        unfinished.open(&name, flags, 0o600).map_err(unfinished.failed("make", &name))
     }
 
     /// Copies the bytes of `content` into a new file among the unfinished.
@@ -197,10 +102,9 @@ impl Store {
         let copy = self.begin(place)?;
         match content {
             ContentSource::Snapshot(snapshot) => {
-                let snapshots = &self.copies()?.folder;
                 let key = snapshot.key.as_str();
-                let source = snapshots.open(key, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0);
-                share(&source.map_err(snapshots.failed("open the snapshot", key))?, &copy)?;
+                let source = self.open_snapshot(key).map_err(self.snapshots.failed("open the snapshot", key))?;
+                share(&source, &copy)?;
             }
             ContentSource::Volume(volume) => self.copy_live(cx, volume, &copy)?,
         }
@@ -224,9 +128,27 @@ impl Store {
         share(&image, copy).and(held.let_go())
     }
 
-    pub(crate) fn reserve_snapshot(&self, size: Bytes) -> Result<dunnage_driver_api::root::Reservation> {
-        let records = &self.copies()?.records;
-        self.room.reserve(&self.folders(), size, size, || self.records.promised(), |fits| records.reserve(size, fits))
+    pub(crate) fn reserve_snapshot(&self, size: Bytes) -> Result<Reservation> {
+        let others = || Ok(self.records.promised()?.plus(self.jobs.promised()));
+        self.room.reserve(&self.folders(), size, size, others, |fits| self.snapshot_records.reserve(size, fits))
+    }
+
+    /// Copies a volume in one step.
+    fn cut(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot> {
+        let content = ContentSource::Volume(request.volume.clone());
+        let extra = self.extra_of(&content)?;
+        let _room = self.reserve_snapshot(request.volume.capacity)?;
+        let target = TargetKey::Snapshot(request.key.clone());
+        let place = self.place(&target);
+        let mut taken = None;
+        let put = |copy: &File| {
+            let snapshot = taken.insert(request.snapshot()?).clone();
+            self.make_durable(copy, place)?;
+            self.snapshot_records.put(SnapshotRecord { snapshot, extra })
+        };
+        let recorded = || self.snapshot_records.get(&request.key).map(|record| record.is_some());
+        self.make(cx, &content, place, put, recorded)?;
+        taken.ok_or_else(|| Error::internal("a snapshot was taken and has no record"))
     }
 }
 
@@ -248,7 +170,7 @@ pub(crate) fn share(source: &File, copy: &File) -> Result<()> {
 }
 
 /// Whether what is copied can be used so.
-fn fits(capabilities: &[VolumeCapability], extra: &Extra) -> Result<()> {
+pub(crate) fn fits(capabilities: &[VolumeCapability], extra: &Extra) -> Result<()> {
     let named = capabilities.iter().find_map(|capability| match &capability.access {
         Access::Mount(mount) => mount.fs_type.filter(|fs_type| *fs_type != extra.fs_type),
         Access::Block => None,
@@ -263,7 +185,7 @@ fn fits(capabilities: &[VolumeCapability], extra: &Extra) -> Result<()> {
 
 impl Snapshots for Store {
     fn find(&self, _: &Context, key: &SnapshotKey) -> Result<Option<Snapshot>> {
-        match self.copies()?.records.get(key)? {
+        match self.snapshot_records.get(key)? {
             Some(record) if self.is_there(&record.snapshot)? => Ok(Some(record.snapshot)),
             _ => Ok(None),
         }
@@ -273,7 +195,7 @@ impl Snapshots for Store {
         let (mut listed, mut last) = (Vec::new(), after.cloned());
         while listed.len() < limit {
             let wanted = limit - listed.len();
-            let page = self.copies()?.records.page(last.as_ref(), wanted)?;
+            let page = self.snapshot_records.page(last.as_ref(), wanted)?;
             let ended = page.len() < wanted;
             last = page.last().map(|record| record.snapshot.key.clone());
             for SnapshotRecord { snapshot, .. } in page {
@@ -289,38 +211,38 @@ impl Snapshots for Store {
     }
 
     fn create(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot> {
-        let Copies { folder, records, .. } = self.copies()?;
-        let key = request.key.as_str();
-        refuse_data(folder, key)?;
-        let content = ContentSource::Volume(request.volume.clone());
-        let extra = self.extra_of(&content)?;
-        let _room = self.reserve_snapshot(request.volume.capacity)?;
-        let place = self.place(SNAPSHOTS, key)?;
-        let mut taken = None;
-        let put = |copy: &File| {
-            let snapshot = taken.insert(request.snapshot()?).clone();
-            self.make_durable(copy, place)?;
-            records.put(SnapshotRecord { snapshot, extra })
-        };
-        let recorded = || records.get(&request.key).map(|record| record.is_some());
-        self.make(cx, &content, place, put, recorded).map_err(|error| error.with("volume", &request.source))?;
-        taken.ok_or_else(|| Error::internal("a snapshot was taken and has no record"))
+        self.give_up(&TargetKey::Snapshot(request.key.clone()), cx.deadline)?;
+        refuse_data(&self.snapshots, request.key.as_str())?;
+        let taken = if self.shares { self.cut(cx, request) } else { self.cut_in_background(cx, request) };
+        taken.map_err(|error| error.with("volume", &request.source))
     }
 
-    fn delete(&self, _: &Context, snapshot: &Snapshot) -> Result<()> {
-        let Copies { folder, records, .. } = self.copies()?;
-        self.remove_unfinished(self.place(SNAPSHOTS, snapshot.key.as_str())?)?;
-        self.root.trash().discard(folder, snapshot.key.as_str())?;
-        records.remove(&snapshot.key)
+    fn delete(&self, cx: &Context, snapshot: &Snapshot) -> Result<()> {
+        self.jobs.refuse_snapshot(&snapshot.key)?;
+        let target = TargetKey::Snapshot(snapshot.key.clone());
+        if self.jobs.stop(&target, cx.deadline)?.is_some() {
+            // Without its record it is nobody's, also at the next start: what there is of it then goes with the job.
+            self.snapshot_records.remove(&snapshot.key)?;
+            return self.give_up(&target, cx.deadline).map(drop);
+        }
+        self.remove_unfinished(self.place(&target))?;
+        self.root.trash().discard(&self.snapshots, snapshot.key.as_str())?;
+        self.snapshot_records.remove(&snapshot.key)
     }
 
     fn is_half_deleted(&self, _: &Context, snapshot: &Snapshot) -> Result<bool> {
-        let place = self.place(SNAPSHOTS, snapshot.key.as_str())?;
+        let target = TargetKey::Snapshot(snapshot.key.clone());
+        if self.jobs.get(&target).is_some() {
+            return Ok(false);
+        }
+        let place = self.place(&target);
         if place.folder.contains(place.key)? {
             return Ok(false);
         }
+        // A copy in the background may have ended since the caller looked; one that is no job is never gone on with.
+        let is_cut = self.snapshot_records.get(&snapshot.key)?.is_some_and(|record| record.snapshot.ready);
         // Cut, and not put in its place: the file system did not answer at that moment.
-        if self.copies()?.unfinished.contains(place.unfinished())? {
+        if is_cut && self.unfinished.contains(place.unfinished())? {
             self.put_in_place(place)?;
             return Ok(false);
         }

@@ -36,11 +36,15 @@ impl Driver for Image {
             .with_expand(store.clone())
             .with_health(store.clone())
             .with_room(store.clone())
+            .with_snapshots(store.clone(), ParameterType::of::<NoParameters>())
+            .with_clones()
+            .with_copying(store.jobs.clone())
             .with_node(node, Staging::Needed);
-        let Some(copies) = &store.copies else { return Ok(backend) };
-        let snapshots = ParameterType::of::<NoParameters>();
-        let backend = backend.with_snapshots(store.clone(), snapshots).with_groups(store.clone()).with_clones();
-        let is_trusted = fiemap::is_trusted(&copies.folder);
+        if !store.shares {
+            return Ok(backend);
+        }
+        let backend = backend.with_groups(store.clone());
+        let is_trusted = fiemap::is_trusted(&store.snapshots);
         Ok(if is_trusted { backend.with_changed_blocks(store) } else { backend })
     }
 

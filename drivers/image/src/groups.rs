@@ -6,10 +6,11 @@
 
 use dunnage_driver_api::root::{GroupRecord, SnapshotRecord};
 use dunnage_driver_api::{
-    Context, CreateGroupSnapshot, Error, GroupSnapshot, Groups, InUse, Result, Snapshot, SnapshotKey, VolumeId,
+    Context, CreateGroupSnapshot, Error, GroupSnapshot, Groups, InUse, Result, Snapshot, SnapshotKey, TargetKey,
+    VolumeId,
 };
 
-use crate::copies::{SNAPSHOTS, STILL, refuse_data, share};
+use crate::copies::{STILL, refuse_data, share};
 use crate::image_file;
 use crate::store::Store;
 
@@ -19,8 +20,7 @@ impl Store {
     /// # Errors
     /// Where the store cannot be read or changed.
     pub(crate) fn finish_groups(&self) -> Result<()> {
-        let Some(copies) = &self.copies else { return Ok(()) };
-        copies.groups.cut_off()?.iter().try_for_each(|group| self.undo(group))
+        self.groups.cut_off()?.iter().try_for_each(|group| self.undo(group))
     }
 
     /// Whether the snapshot is there: a member is there with its whole group alone.
@@ -29,19 +29,18 @@ impl Store {
     /// Where the record of its group cannot be read.
     pub(crate) fn is_there(&self, snapshot: &Snapshot) -> Result<bool> {
         let Some(id) = &snapshot.group else { return Ok(true) };
-        let group = self.copies()?.groups.get(&id.key)?;
+        let group = self.groups.get(&id.key)?;
         Ok(group.is_some_and(|group| group.whole && group.generation == id.generation))
     }
 
     /// Removes the members of a group that is not whole, and last its record.
     fn undo(&self, group: &GroupRecord) -> Result<()> {
-        let copies = self.copies()?;
         for key in &group.members {
-            self.remove_unfinished(self.place(SNAPSHOTS, key.as_str())?)?;
-            self.root.trash().discard(&copies.folder, key.as_str())?;
-            copies.records.remove(key)?;
+            self.remove_unfinished(self.place(&TargetKey::Snapshot(key.clone())))?;
+            self.root.trash().discard(&self.snapshots, key.as_str())?;
+            self.snapshot_records.remove(key)?;
         }
-        copies.groups.remove(&group.key)
+        self.groups.remove(&group.key)
     }
 
     /// Cuts all members while none of them can be written.
@@ -51,7 +50,7 @@ impl Store {
             let key = &member.volume.key;
             let image = image_file::open(&self.images, key);
             let image = image.map_err(self.images.failed("open the image", key.as_str()))?;
-            pairs.push((image, self.begin(self.place(SNAPSHOTS, member.key.as_str())?)?));
+            pairs.push((image, self.begin(self.place(&TargetKey::Snapshot(member.key.clone())))?));
         }
         let volumes: Vec<VolumeId> = request.members.iter().map(|member| member.source.clone()).collect();
         let held = cx.hold(&volumes, STILL)?;
@@ -64,7 +63,7 @@ impl Store {
         }
         pairs.iter().try_for_each(|(image, copy)| share(image, copy)).and(held.let_go())?;
         for (member, (_, copy)) in request.members.iter().zip(&pairs) {
-            self.make_durable(copy, self.place(SNAPSHOTS, member.key.as_str())?)?;
+            self.make_durable(copy, self.place(&TargetKey::Snapshot(member.key.clone())))?;
         }
         Ok(())
     }
@@ -84,11 +83,10 @@ fn record(group: &GroupSnapshot, whole: bool) -> GroupRecord {
 
 impl Groups for Store {
     fn find(&self, _: &Context, key: &SnapshotKey) -> Result<Option<GroupSnapshot>> {
-        let copies = self.copies()?;
-        let Some(found) = copies.groups.get(key)?.filter(|group| group.whole) else { return Ok(None) };
+        let Some(found) = self.groups.get(key)?.filter(|group| group.whole) else { return Ok(None) };
         let mut snapshots = Vec::new();
         for member in &found.members {
-            let record = copies.records.get(member)?;
+            let record = self.snapshot_records.get(member)?;
             let missing = || Error::internal(format!("group {:?} has lost its member {member}", found.name));
             snapshots.push(record.ok_or_else(missing)?.snapshot);
         }
@@ -98,24 +96,23 @@ impl Groups for Store {
     }
 
     fn create(&self, cx: &Context, request: &CreateGroupSnapshot) -> Result<GroupSnapshot> {
-        let copies = self.copies()?;
-        if let Some(remains) = copies.groups.get(&request.key)? {
+        if let Some(remains) = self.groups.get(&request.key)? {
             self.undo(&remains)?;
         }
         for member in &request.members {
-            refuse_data(&copies.folder, member.key.as_str())?;
+            refuse_data(&self.snapshots, member.key.as_str())?;
         }
         let _room = request.members.iter().map(|member| self.reserve_snapshot(member.volume.capacity));
         let _room: Vec<_> = _room.collect::<Result<_>>()?;
         let group = request.group(self.root.instance())?;
-        copies.groups.put(record(&group, false))?;
+        self.groups.put(record(&group, false))?;
         let made = self.cut_together(cx, request).and_then(|()| {
             for (member, snapshot) in request.members.iter().zip(&group.snapshots) {
                 let extra = self.extra_of(&dunnage_driver_api::ContentSource::Volume(member.volume.clone()))?;
-                copies.records.put(SnapshotRecord { snapshot: snapshot.clone(), extra })?;
-                self.put_in_place(self.place(SNAPSHOTS, member.key.as_str())?)?;
+                self.snapshot_records.put(SnapshotRecord { snapshot: snapshot.clone(), extra })?;
+                self.put_in_place(self.place(&TargetKey::Snapshot(member.key.clone())))?;
             }
-            copies.groups.put(record(&group, true))
+            self.groups.put(record(&group, true))
         });
         if let Err(error) = made {
             // Where this fails too, the next attempt or the next start does it.
@@ -126,8 +123,9 @@ impl Groups for Store {
     }
 
     fn delete(&self, _: &Context, group: &GroupSnapshot) -> Result<()> {
+        group.snapshots.iter().try_for_each(|member| self.jobs.refuse_snapshot(&member.key))?;
         let record = record(group, false);
-        self.copies()?.groups.put(record.clone())?;
+        self.groups.put(record.clone())?;
         self.undo(&record)
     }
 }

@@ -115,6 +115,8 @@ impl LoopNode {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+        // Looked for with the lock in hand: who begins a copy looks for the lock with the job in hand.
+        self.store.jobs.refuse_volume(&record.volume.key)?;
         if let Some(foreign) = LoopDevice::find_unexpected(&image, &backing)?.first() {
             return Err(Error::precondition(format!(
                 "another program has bound the image to {}: two devices for one image would destroy its data; run \

@@ -29,17 +29,17 @@ pub(crate) struct Measured {
 /// The folders whose files take the room.
 pub(crate) struct Folders<'a> {
     pub(crate) images: &'a Folder,
-    /// Where there are snapshots; their blocks may be those of images too.
-    pub(crate) snapshots: Option<&'a Folder>,
+    /// Snapshots and what is being copied, where there are such; their blocks may be those of images too.
+    pub(crate) copies: [Option<&'a Folder>; 2],
 }
 
-/// Looks at the file system and at every image and snapshot.
+/// Looks at the file system and at every image, snapshot and unfinished copy.
 ///
 /// # Errors
 /// Where the file system does not answer.
 pub(crate) fn measure(folders: &Folders<'_>) -> Result<Measured> {
     let (mut held, mut lengths) = (0_u64, 0_u64);
-    for folder in std::iter::once(folders.images).chain(folders.snapshots) {
+    for folder in std::iter::once(folders.images).chain(folders.copies.into_iter().flatten()) {
         for entry in folder.entries().map_err(folder.failed("measure", ""))? {
             let (name, _) = entry.map_err(folder.failed("measure", ""))?;
             // One that is deleted in the meantime holds nothing.

@@ -1,24 +1,31 @@
 //! The controller half: images and their records.
 //!
 //! ```text
-//! <root>/images/<key>    the bytes of a volume; without a record and never written: what a cut-off create left
+//! <root>/images/<key>                          the bytes of a volume; without a record and never written: what a cut-off
+//!                                              create left
+//! <root>/snapshots/<key>                       the bytes of a snapshot
+//! <root>/unfinished/{images,snapshots}.<key>   a copy that is being made
 //! ```
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind::NotFound;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use dunnage_driver_api::root::{self, Folder, Record, Records, Reservation, Root};
+use dunnage_driver_api::root::{self, Jobs, Record, Reservation, Root};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType, Health,
-    HealthFinding, HealthStatus, Parameters, Result, Total, Volume, VolumeKey, Volumes,
+    HealthFinding, HealthStatus, Parameters, Result, TargetKey, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::background::is_another;
 use crate::config::{BlockSize, Image};
-use crate::copies::{self, Copies, SNAPSHOTS, UNFINISHED};
+use crate::copier::Copier;
+use crate::copies;
+use crate::files::Files;
 use crate::loop_device::{self, Backing, LoopDevice};
 use crate::room::{Folders, Room};
 use crate::{image_file, size};
@@ -49,66 +56,54 @@ fn files_now() -> SystemTime {
 pub(crate) struct Store {
     pub(crate) config: Image,
     pub(crate) root: Root,
-    pub(crate) images: Folder,
-    pub(crate) records: Records<Extra>,
-    /// Where the root's file system lets files share blocks.
-    pub(crate) copies: Option<Copies>,
+    files: Arc<Files>,
+    /// The copies that are made in the background.
+    pub(crate) jobs: Arc<Jobs<Extra>>,
+    /// Whether the root's file system lets files share blocks, so that a copy is one step.
+    pub(crate) shares: bool,
     pub(crate) room: Room,
     /// By the clock that files have their times of.
     opened: SystemTime,
 }
 
+impl Deref for Store {
+    type Target = Files;
+
+    fn deref(&self) -> &Files {
+        &self.files
+    }
+}
+
 impl Store {
-    /// Opens the root of this configuration, and begins to remove what creates left that were cut off.
+    /// Opens the root of this configuration, begins to remove what creates left that were cut off, and goes on with the
+    /// copies.
     ///
     /// # Errors
     /// As [`Root::open`]; `FailedPrecondition` where there are records and their images' folder is missing.
     pub(crate) fn open(config: Image, driver: &str) -> Result<Arc<Self>> {
         let root = Root::open(&config.root, driver)?;
-        let records = root.records()?;
-        let images = root.data(IMAGES, &records)?;
-        let before = root.folder().contains(SNAPSHOTS)?;
-        let copies = match (copies::can_share(&images, before)?, before) {
-            (true, _) => Some(Self::open_copies(&root)?),
-            (false, false) => None,
-            (false, true) => Self::refuse_snapshots(&root)?,
-        };
-        let room = Room::new(config.overcommit);
-        let store = Arc::new(Self { config, root, images, records, copies, room, opened: files_now() });
+        let files = Files::open(&root, config.allocation)?;
+        let shares = copies::can_share(&files)?;
+        let (jobs, room) = (Arc::new(root.jobs()?), Room::new(config.overcommit));
+        let store = Self { config, root, files, jobs, shares, room, opened: files_now() };
         store.finish_groups()?;
-        store.finish_copies()?;
-        root::sweep(&store, |store| (&store.records, &store.images), Self::remove_remains)?;
+        store.drop_vain_jobs()?;
+        store.finish_copies(&store.jobs)?;
+        store.jobs.take_up(Arc::new(Copier::new(store.files.clone())))?;
+        let store = Arc::new(store);
+        root::sweep(&store, |store| (&store.files.records, &store.files.images), Self::remove_remains)?;
         Ok(store)
-    }
-
-    fn open_copies(root: &Root) -> Result<Copies> {
-        let records = root.snapshots()?;
-        let open = |name: &str| root.folder().folder_or_make(name, 0o700).map_err(root.folder().failed("open", name));
-        let folder = root.data_of_snapshots(SNAPSHOTS, &records)?;
-        let groups = root.groups()?;
-        Ok(Copies { folder, unfinished: open(UNFINISHED)?, records, groups })
-    }
-
-    /// That a root whose files share no blocks (any more) has no snapshots, which nobody would find.
-    fn refuse_snapshots(root: &Root) -> Result<Option<Copies>> {
-        if root.snapshots::<Extra>()?.is_empty()? {
-            return Ok(None);
-        }
-        Err(Error::precondition(format!(
-            "{} has snapshots, and its file system lets files share no blocks: bring it back to an XFS or a btrfs",
-            root.folder().path().display()
-        )))
     }
 
     /// The folders whose files take the room of this root.
     pub(crate) fn folders(&self) -> Folders<'_> {
-        Folders { images: &self.images, snapshots: self.copies.as_ref().map(|copies| &copies.folder) }
+        Folders { images: &self.images, copies: [Some(&self.snapshots), Some(&self.unfinished)] }
     }
 
     /// Speaks for `bytes` more, for a volume of `size` in all.
     pub(crate) fn reserve_volume(&self, bytes: Bytes, size: Bytes) -> Result<Reservation> {
-        let snapshots = || self.copies.as_ref().map_or(Ok(Bytes::ZERO), |copies| copies.records.promised());
-        self.room.reserve(&self.folders(), bytes, size, snapshots, |fits| self.records.reserve(bytes, fits))
+        let others = || Ok(self.snapshot_records.promised()?.plus(self.jobs.promised()));
+        self.room.reserve(&self.folders(), bytes, size, others, |fits| self.records.reserve(bytes, fits))
     }
 
     /// Removes an image without a record, unless there is data in it.
@@ -118,6 +113,9 @@ impl Store {
             tracing::warn!(path = %path.display(), "a file among the images is not one");
             return Ok(());
         };
+        if self.jobs.get(&TargetKey::Volume(key.clone())).is_some() {
+            return Ok(());
+        }
         match image_file::open(&self.images, key).and_then(|image| self.is_remains(&image)) {
             Ok(true) => self.root.trash().discard(&self.images, name)?,
             Ok(false) => {
@@ -160,15 +158,15 @@ impl Store {
         self.records.put(record)
     }
 
-    /// That no loop device has the image, and none gets it while the file is open.
-    fn refuse_bound(&self, volume: &Volume, image: &File) -> Result<()> {
+    /// What has the image bound, or `None` where nothing has, and nothing gets it while the file is open.
+    pub(crate) fn bound_to(&self, volume: &Volume, image: &File) -> Result<Option<String>> {
         let backing = self.backing(volume, image)?;
         let until = Instant::now() + PATIENCE;
         let devices = loop {
             let locked = loop_device::lock(image)?;
             let devices = LoopDevice::find_unexpected(image, &backing)?;
             if locked && devices.is_empty() {
-                return Ok(());
+                return Ok(None);
             }
             // A lock without a device is one that is being let go.
             if !devices.is_empty() || Instant::now() >= until {
@@ -178,7 +176,12 @@ impl Store {
         };
         let paths: Vec<_> =
             devices.iter().map(|device| loop_device::path(device.number).display().to_string()).collect();
-        let who = if paths.is_empty() { "a loop device".into() } else { paths.join(", ") };
+        Ok(Some(if paths.is_empty() { "a loop device".into() } else { paths.join(", ") }))
+    }
+
+    /// That no loop device has the image, and none gets it while the file is open.
+    fn refuse_bound(&self, volume: &Volume, image: &File) -> Result<()> {
+        let Some(who) = self.bound_to(volume, image)? else { return Ok(()) };
         Err(Error::precondition(format!(
             "the image is still bound to {who}: unstage the volume, or run `losetup --detach` if nobody uses it"
         ))
@@ -207,8 +210,12 @@ impl Volumes for Store {
 
 impl Create for Store {
     fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
-        if let Some(content) = &request.content {
-            return self.create_from(cx, request, content);
+        let begun = self.jobs.get(&TargetKey::Volume(request.key.clone()));
+        match (&request.content, begun) {
+            (Some(content), None) if self.shares => return self.create_from(cx, request, content),
+            (Some(content), _) => return self.create_in_background(cx, request, content),
+            (None, Some(_)) => return Err(is_another(request)),
+            (None, None) => {}
         }
         let size = size::choose(request.capacity, &request.capabilities, self.config.fs_type)?;
         let volume = request.volume(size)?;
@@ -227,7 +234,13 @@ impl Create for Store {
         Ok(record.volume)
     }
 
-    fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
+    fn delete(&self, cx: &Context, volume: &Volume) -> Result<()> {
+        self.jobs.refuse_volume(&volume.key)?;
+        let target = TargetKey::Volume(volume.key.clone());
+        // Of one that is whole and was a copy: gone on with, it would make the volume again.
+        if self.jobs.stop(&target, cx.deadline)?.is_some() {
+            self.jobs.remove(&target)?;
+        }
         match image_file::open(&self.images, &volume.key) {
             Ok(image) => {
                 self.refuse_bound(volume, &image)?;
@@ -238,9 +251,7 @@ impl Create for Store {
             Err(error) if error.kind() == NotFound => self.root.trash().discard(&self.images, volume.key.as_str())?,
             Err(error) => return Err(self.images.failed("open the image", volume.key.as_str())(error)),
         }
-        if self.copies.is_some() {
-            self.remove_unfinished(self.place(IMAGES, volume.key.as_str())?)?;
-        }
+        self.remove_unfinished(self.place(&target))?;
         self.records.remove(&volume.key)
     }
 
@@ -293,7 +304,7 @@ impl Health for Store {
         }
         let mut findings = HealthFinding::of_store(&self.images, self.images.path());
         // Blocks that a snapshot shares are taken anew when they are written.
-        if self.copies.is_some() || stat.st_blocks.cast_unsigned().saturating_mul(512) < size {
+        if self.shares || stat.st_blocks.cast_unsigned().saturating_mul(512) < size {
             let sizes = self.images.sizes().map_err(self.images.failed("measure", ""))?;
             findings.extend(HealthFinding::nearly_full(sizes));
         }
@@ -303,7 +314,7 @@ impl Health for Store {
 
 impl dunnage_driver_api::Room for Store {
     fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
-        let snapshots = self.copies.as_ref().map_or(Ok(Bytes::ZERO), |copies| copies.records.promised())?;
-        self.room.capacity(&self.folders(), self.records.promised()?.plus(snapshots))
+        let copies = self.snapshot_records.promised()?.plus(self.jobs.promised());
+        self.room.capacity(&self.folders(), self.records.promised()?.plus(copies))
     }
 }

@@ -46,6 +46,8 @@ struct State {
     tree: Tree,
     silent: bool,
     bad: Option<BadSectors>,
+    /// What is not answered while it is not silent.
+    slow: Option<BadSectors>,
     /// Whether fsync of a folder fails.
     unsynced: bool,
     /// What goes wrong with the operations.
@@ -102,12 +104,25 @@ impl FuseStore {
 
     /// Answers again, what was asked meanwhile too.
     pub fn answer(&self) {
+        self.server.lock().silent = false;
+        self.answer_held();
+    }
+
+    fn answer_held(&self) {
         let mut state = self.server.lock();
-        state.silent = false;
         for request in std::mem::take(&mut state.held) {
             if let Some(connection) = &self.connection {
                 state.answer(&connection.device, &request);
             }
+        }
+    }
+
+    /// From now on reads of these bytes, and of no others, hang. Without any, those that hang are answered.
+    pub fn hang_reads(&self, slow: impl Into<Option<BadSectors>>) {
+        let slow = slow.into();
+        self.server.lock().slow = slow;
+        if slow.is_none() {
+            self.answer_held();
         }
     }
 
@@ -247,7 +262,8 @@ fn serve(mut device: &File, stopped: &PipeReader, server: &Server) -> io::Result
         };
         let request = Request::new(&buffer[..length]);
         let mut state = server.lock();
-        if state.silent && request.opcode() != INIT {
+        let is_slow = state.slow.is_some_and(|slow| request.reads(slow.inode, slow.from));
+        if (state.silent || is_slow) && request.opcode() != INIT {
             if request.wants_an_answer() {
                 state.held.push(request);
                 server.changed.notify_all();
@@ -322,6 +338,27 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
         store.fail_reads(None);
         assert_eq!(fs::read(&file).unwrap(), [1; 100_000]);
+    }
+
+    #[test]
+    fn a_read_that_hangs_is_answered_later_and_holds_up_nothing_else() {
+        let Some((folder, store)) = store("a_read_that_hangs_is_answered_later_and_holds_up_nothing_else") else {
+            return;
+        };
+        let file = folder.path().join("file");
+        fs::write(&file, [1; 100_000]).unwrap();
+        store.hang_reads(BadSectors { inode: fs::metadata(&file).unwrap().ino(), from: 0 });
+        let read = thread::spawn({
+            let file = file.clone();
+            move || fs::read(file).unwrap()
+        });
+        while store.held() == 0 {
+            thread::yield_now();
+        }
+        fs::write(folder.path().join("other"), "text").unwrap();
+        assert!(!read.is_finished());
+        store.hang_reads(None);
+        assert_eq!(read.join().unwrap(), [1; 100_000]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 // Clippy sees a test in what bears the attribute alone, and not in the helpers here.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod background;
 mod blank;
 mod changes;
 mod copies;

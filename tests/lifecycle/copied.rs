@@ -1,0 +1,160 @@
+//! Copies in the background, as an orchestrator and an admin see them: on a disk that shares no blocks.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dunnage_csi_proto::csi::v1 as csi;
+use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
+use dunnage_test_common::{Client, Host, MIB, Need, Setup, Volume, block, can_run, create, get, mount_new, wait_until};
+use serde_json::Value;
+use std::net::SocketAddr;
+use tonic::Code;
+
+use crate::{DUNNAGE, IMAGE, bring, is, take};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// The size of the source, of which a copy takes more room than there is.
+const SIZE: i64 = 128 * MIB;
+
+/// A host whose disk is so full that a copy of its one volume stops on the way, until [`make_room`](Self::make_room).
+struct Narrow {
+    host: Host,
+    disks: Client,
+    volume: Volume,
+    port: SocketAddr,
+}
+
+impl Narrow {
+    fn new() -> Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let setup = Setup::new()?.backend("disks", "image", "overcommit: 9")?;
+        let setup = setup.set("telemetry", &format!("{{listen: '{port}'}}"));
+        mount_new(&setup.scratch().path().join("disk"), 640, &setup.root("disks"), &["mkfs.ext4", "-q"], "loop")?;
+        let host = setup.start(DUNNAGE)?;
+        let disks = host.client(IMAGE)?;
+        let made = disks.create_volume(create("source", SIZE, block()))?.volume.context("no volume")?;
+        let volume = Volume::new(made, block(), &host.setup().scratch().path().join("pods/source"), true);
+        let narrow = Self { host, disks, volume, port };
+        bring(&narrow.disks, &narrow.volume)?;
+        fs::write(&narrow.volume.target, vec![7; usize::try_from(SIZE)?])?;
+        take(&narrow.disks, &narrow.volume)?;
+        let stat = rustix::fs::statvfs(narrow.host.setup().root("disks"))?;
+        let filler = File::create(narrow.filler())?;
+        let taken = stat.f_bavail * stat.f_frsize - 90 * MIB.cast_unsigned();
+        rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, taken)?;
+        Ok(narrow)
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.host.setup().root("disks").join("filler")
+    }
+
+    fn make_room(&self) -> Result<()> {
+        Ok(fs::remove_file(self.filler())?)
+    }
+
+    fn request(&self) -> csi::CreateSnapshotRequest {
+        csi::CreateSnapshotRequest { source_volume_id: self.volume.id(), name: "nightly".into(), ..Default::default() }
+    }
+
+    fn metric(&self, sample: &str) -> Result<u64> {
+        let metrics = get(self.port, "/metrics")?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(sample)).context("no such sample")?;
+        Ok(value.trim().parse::<f64>()? as u64)
+    }
+
+    fn rows(&self) -> Result<Vec<Value>> {
+        let output = self.host.run(&["volumes", "--json"])?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8(output.stdout)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    }
+}
+
+fn narrow(test: &str) -> Result<Option<Narrow>> {
+    if can_run(test, &[Need::Root, Need::Program("mkfs.ext4")])? { Narrow::new().map(Some) } else { Ok(None) }
+}
+
+#[test]
+fn a_snapshot_that_is_copied_is_told_of_everywhere_survives_a_kill_and_is_ready_in_the_end() -> Result<()> {
+    let test = "a_snapshot_that_is_copied_is_told_of_everywhere_survives_a_kill_and_is_ready_in_the_end";
+    let Some(mut rig) = narrow(test)? else { return Ok(()) };
+    let cut = rig.disks.create_snapshot(rig.request())?.snapshot.context("no snapshot")?;
+    ensure!(!cut.ready_to_use && cut.size_bytes == SIZE, "{cut:?}");
+    wait_until("the copy to fail", LIMIT, || Ok(rig.metric("dunnage_copies_failed_total{backend=\"disks\"}")? > 0))?;
+    let labels = "{backend=\"disks\",kind=\"snapshot\"}";
+    assert_eq!(rig.metric(&format!("dunnage_copies{labels}"))?, 1);
+    assert_eq!(rig.metric(&format!("dunnage_copies_bytes{labels}"))?, SIZE.cast_unsigned());
+    let message = is("create-snapshot", rig.disks.create_snapshot(rig.request()), Code::ResourceExhausted)?;
+    ensure!(message.contains("tried again") && message.contains("leaves the last"), "{message}");
+    let rows = rig.rows()?;
+    let snapshot = rows.iter().find(|row| row["kind"] == "snapshot").context("no snapshot")?;
+    assert_eq!((&snapshot["snapshot_id"], &snapshot["ready_to_use"]), (&cut.snapshot_id.clone().into(), &false.into()));
+    assert_eq!(snapshot["copying"]["total"], SIZE);
+    let table = String::from_utf8(rig.host.run(&["volumes"])?.stdout)?;
+    ensure!(
+        table.contains("nightly") && table.contains("copying ") && table.contains(" %, failing: the disk"),
+        "{table}"
+    );
+
+    let message = is("stage", rig.disks.node_stage_volume(rig.volume.stage()), Code::FailedPrecondition)?;
+    ensure!(message.contains("snapshot \"nightly\"") && message.contains(" % of 128 MiB"), "{message}");
+    is("delete", rig.disks.delete_volume(rig.volume.delete()), Code::FailedPrecondition)?;
+    let source = Type::Snapshot(SnapshotSource { snapshot_id: cut.snapshot_id.clone() });
+    is("restore", rig.disks.create_volume(from(source)), Code::FailedPrecondition)?;
+
+    rig.host.kill()?;
+    // Not copied again: a mark in what is durable stays.
+    let unfinished = rig.host.setup().root("disks").join("unfinished/snapshots.nightly");
+    File::options().write(true).open(&unfinished)?.write_all_at(b"a mark", 5)?;
+    rig.make_room()?;
+    rig.host.restart()?;
+    rig.disks = rig.host.client(IMAGE)?;
+    let snapshot = || rig.disks.create_snapshot(rig.request()).map(|answer| answer.snapshot.unwrap_or_default());
+    wait_until("the snapshot to be ready", LIMIT, || Ok(snapshot()?.ready_to_use))?;
+    assert_eq!(snapshot()?, csi::Snapshot { ready_to_use: true, ..cut.clone() });
+    let bytes = fs::read(rig.host.setup().root("disks").join("snapshots/nightly"))?;
+    ensure!(bytes[..5] == [7; 5] && bytes[5..11] == *b"a mark" && bytes[11..].iter().all(|byte| *byte == 7));
+    wait_until("the job to end", LIMIT, || Ok(rig.metric(&format!("dunnage_copies{labels}"))? == 0))?;
+    let table = String::from_utf8(rig.host.run(&["volumes"])?.stdout)?;
+    ensure!(table.lines().any(|line| line.contains("nightly") && line.contains("ready")), "{table}");
+    let log = rig.host.log();
+    ensure!(log.contains("begins to copy") && log.contains(" copied "), "{log}");
+    bring(&rig.disks, &rig.volume)?;
+    take(&rig.disks, &rig.volume)
+}
+
+fn from(source: Type) -> csi::CreateVolumeRequest {
+    let mut request = create("copy", SIZE, block());
+    request.volume_content_source = Some(csi::VolumeContentSource { r#type: Some(source) });
+    request
+}
+
+#[test]
+fn a_volume_in_use_is_not_copied_and_a_clone_that_fails_leaves_its_name_free() -> Result<()> {
+    let test = "a_volume_in_use_is_not_copied_and_a_clone_that_fails_leaves_its_name_free";
+    let Some(rig) = narrow(test)? else { return Ok(()) };
+    let clone = || from(Type::Volume(VolumeSource { volume_id: rig.volume.id() }));
+    bring(&rig.disks, &rig.volume)?;
+    let messages = [
+        is("snapshot", rig.disks.create_snapshot(rig.request()), Code::FailedPrecondition)?,
+        is("clone", rig.disks.create_volume(clone()), Code::FailedPrecondition)?,
+    ];
+    for message in messages {
+        ensure!(message.contains("in use on this node") && message.contains("unstage it first"), "{message}");
+    }
+    take(&rig.disks, &rig.volume)?;
+    let message = is("clone", rig.disks.create_volume(clone()), Code::ResourceExhausted)?;
+    ensure!(message.contains("leaves the last"), "{message}");
+    ensure!(rig.rows()?.len() == 1, "{:?}", rig.rows()?);
+    let empty = create("copy", MIB, block());
+    let made = rig.disks.create_volume(empty)?.volume.context("no volume")?;
+    rig.disks.delete_volume(csi::DeleteVolumeRequest { volume_id: made.volume_id, ..Default::default() })?;
+    rig.make_room()?;
+    let made = rig.disks.create_volume(clone())?.volume.context("no volume")?;
+    ensure!(made.capacity_bytes == SIZE && made.content_source == clone().volume_content_source, "{made:?}");
+    assert_eq!(rig.disks.create_volume(clone())?.volume, Some(made));
+    Ok(())
+}
