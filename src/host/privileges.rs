@@ -7,7 +7,8 @@ use rustix::thread::{
 };
 
 /// What storage needs: to mount and to use loop devices (SYS_ADMIN), to read and own any file beneath a root (DAC_*,
-/// FOWNER, CHOWN, FSETID), to grow ext4 (SYS_RESOURCE), and, for the programs that make and check file systems, raw
+/// FOWNER, CHOWN, FSETID), to copy files with the capabilities that they give, and device files (SETFCAP, MKNOD), to grow
+/// ext4 (SYS_RESOURCE), and, for the programs that make and check file systems, raw
 /// access to devices (SYS_RAWIO).
 const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_RAWIO)
@@ -16,7 +17,9 @@ const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::CHOWN);
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::MKNOD);
 
 /// Whether this thread may mount.
 pub fn may_mount() -> bool {

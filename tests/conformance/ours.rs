@@ -54,7 +54,15 @@ fn dir_is_conformant() -> Result<()> {
     if !can_run("dir_is_conformant", &[Need::Root])? {
         return Ok(());
     }
-    passes(&test(("dir", None), "quota: none", "{size: 4MiB, kills: 10}")?, 60)
+    passes(&test(("dir", None), "quota: none", "{size: 4MiB, kills: 10}")?, 95)
+}
+
+#[test]
+fn dir_on_a_reflink_file_system_is_conformant() -> Result<()> {
+    if !can_run("dir_on_a_reflink_file_system_is_conformant", &[Need::Root, Need::Program("mkfs.xfs")])? {
+        return Ok(());
+    }
+    passes(&test(("dir", Some(&["mkfs.xfs", "-q"])), "quota: none", "{size: 4MiB, kills: 10}")?, 95)
 }
 
 #[test]

@@ -17,9 +17,10 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// Takes a snapshot and waits until it is ready, as an orchestrator does.
 fn ready(client: &Client, request: &csi::CreateSnapshotRequest) -> Result<csi::CreateSnapshotResponse, Status> {
     loop {
-        let answer = client.create_snapshot(request.clone())?;
-        if answer.snapshot.as_ref().is_none_or(|snapshot| snapshot.ready_to_use) {
-            return Ok(answer);
+        match client.create_snapshot(request.clone()) {
+            Ok(answer) if answer.snapshot.as_ref().is_some_and(|snapshot| !snapshot.ready_to_use) => {}
+            Err(status) if status.code() == Code::Aborted => {}
+            answer => return answer,
         }
         std::thread::sleep(AGAIN);
     }
@@ -48,7 +49,7 @@ impl Rig {
             name: "a snapshot".into(),
             ..Default::default()
         };
-        let taken = self.call("snapshot", kill, |client| client.create_snapshot(request.clone()))?;
+        let taken = self.call("snapshot", kill, |client| ready(client, &request))?;
         let snapshot = taken.snapshot.context("no snapshot")?;
         fs::write(volume.target.join("data"), "late")?;
         let source = Type::Snapshot(SnapshotSource { snapshot_id: snapshot.snapshot_id.clone() });

@@ -91,6 +91,16 @@ fn a_directory_survives_kills_between_all_calls() -> Result<()> {
 }
 
 #[test]
+fn copies_of_a_directory_survive_a_kill_at_each_system_call() -> Result<()> {
+    if !can_kill("copies_of_a_directory_survive_a_kill_at_each_system_call")? {
+        return Ok(());
+    }
+    let mut rig = dir()?;
+    rig.copied_life(Kill::Between)?;
+    at_each(|nth| rig.copied_life(Kill::Within(nth)), 40)
+}
+
+#[test]
 fn a_subvolume_survives_kills_between_and_within_all_calls() -> Result<()> {
     if !can_kill_on_btrfs("a_subvolume_survives_kills_between_and_within_all_calls")? {
         return Ok(());

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_test_common::{Client, MIB, Volume, block, create, loop_devices_beneath, mount, wait_until};
 
-use crate::{DISKS, FILES, Left, MARK, POD, boot, needs_root};
+use crate::{DISKS, FILES, Left, MARK, POD, boot, fixture, needs_root};
 
 impl Left {
     fn volume(&self, name: &str, capability: csi::VolumeCapability, stages: bool) -> Volume {
@@ -69,6 +69,36 @@ fn markers_and_records_of_volumes_are_read_and_a_repeated_create_finds_them() ->
     let context = csi::ControllerGetVolumeRequest { volume_id: left.ids["limited"].clone() };
     let limited = files.controller_get_volume(context)?.volume.context("no volume")?;
     assert_eq!(limited.volume_context, [("colour".to_owned(), "red".to_owned())].into());
+    Ok(())
+}
+
+#[test]
+fn a_tree_that_is_being_copied_is_gone_on_with() -> Result<()> {
+    if !needs_root("a_tree_that_is_being_copied_is_gone_on_with")? {
+        return Ok(());
+    }
+    let mut left = Left::new()?;
+    let scratch = left.host.setup().scratch().path().to_owned();
+    for (name, path) in [
+        ("weekly.snapshot", "snapshots/weekly"),
+        ("nightly.snapshot", "snapshots/nightly"),
+        ("nightly.job", "jobs/snapshot.nightly"),
+    ] {
+        left.put(&format!("roots/files/.dunnage/{path}"), &fixture(&format!("dir/{name}.json"), &scratch)?)?;
+    }
+    // What was copied before the reboot may not have reached the disk.
+    for path in ["snapshots/weekly", "unfinished/snapshot.nightly/tree/old", "unfinished/snapshot.nightly/beside"] {
+        fs::create_dir_all(left.path("roots/files").join(path))?;
+    }
+    fs::write(left.path("roots/files/volumes/notes/file"), "words")?;
+    left.host.restart()?;
+    let files = left.host.client(FILES)?;
+    wait_until("the snapshot to be whole", Duration::from_secs(60), || {
+        Ok(files.list_snapshots(Default::default())?.entries.len() == 2)
+    })?;
+    let copy = left.path("roots/files/snapshots/nightly");
+    assert_eq!(fs::read_to_string(copy.join("file"))?, "words");
+    ensure!(!copy.join("old").exists(), "it was not begun anew");
     Ok(())
 }
 

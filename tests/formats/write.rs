@@ -39,6 +39,9 @@ fn written(host: &Host) -> Result<BTreeMap<String, Value>> {
     let (files, disks) = (host.client(FILES)?, host.client(DISKS)?);
     let notes = made(&files, "notes", mount(), scratch)?;
     files.node_publish_volume(notes.publish())?;
+    let weekly =
+        csi::CreateSnapshotRequest { source_volume_id: notes.id(), name: "weekly".into(), ..Default::default() };
+    files.create_snapshot(weekly)?;
     let inline = csi::NodePublishVolumeRequest {
         volume_id: POD.0.into(),
         target_path: scratch.join("pods/pod").display().to_string(),
@@ -82,6 +85,7 @@ fn written(host: &Host) -> Result<BTreeMap<String, Value>> {
             }
         }
     }
+    take("dir/weekly.snapshot.json", &host.setup().root("files").join(".dunnage/snapshots/weekly"))?;
     let disks = host.setup().root("disks").join(".dunnage");
     take("image/nightly.snapshot.json", &disks.join("snapshots/nightly"))?;
     take("image/nightly.job.json", &disks.join("jobs/snapshot.nightly"))?;
@@ -110,6 +114,6 @@ fn what_is_written_has_the_form_of_this_release() -> Result<()> {
         assert_eq!(shape(value), shape(&frozen), "{name} has another form, which needs another version");
         assert_eq!(value["version"], frozen["version"], "{name}");
     }
-    ensure!(written.len() == 15, "{:?}", written.keys());
+    ensure!(written.len() == 16, "{:?}", written.keys());
     Ok(())
 }

@@ -9,7 +9,7 @@ use dunnage_test_common::{MIB, Need, Setup, Volume, can_run, create, mount};
 use crate::{DUNNAGE, IMAGE, bring};
 
 /// The capabilities that are promised, by capabilities(7).
-const NUMBERS: [(&str, u32); 8] = [
+const NUMBERS: [(&str, u32); 10] = [
     ("CHOWN", 0),
     ("DAC_OVERRIDE", 1),
     ("DAC_READ_SEARCH", 2),
@@ -18,6 +18,8 @@ const NUMBERS: [(&str, u32); 8] = [
     ("SYS_RAWIO", 17),
     ("SYS_ADMIN", 21),
     ("SYS_RESOURCE", 24),
+    ("MKNOD", 27),
+    ("SETFCAP", 31),
 ];
 const SETPCAP: u64 = 1 << 8;
 

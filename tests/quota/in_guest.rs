@@ -1,11 +1,12 @@
 //! All of it needs a kernel with project quotas.
 
+mod copies;
 mod ids;
 mod limits;
 mod off;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -75,10 +76,7 @@ impl Rig {
 
     /// The project of a volume.
     fn project(&self, name: &str) -> Result<u32> {
-        let output = Command::new("lsattr").arg("-pd").arg(self.data(name)).output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let id = text.split_whitespace().next().and_then(|id| id.parse().ok());
-        id.with_context(|| format!("lsattr names no project of {name}: {output:?}"))
+        project_of(&self.data(name))
     }
 
     fn wait_for_projects(&self, wanted: &[u32]) -> Result<()> {
@@ -90,4 +88,12 @@ impl Rig {
         })
         .with_context(|| format!("projects: {seen:?}, wanted: {wanted:?}"))
     }
+}
+
+/// The project of a file.
+fn project_of(path: &Path) -> Result<u32> {
+    let output = Command::new("lsattr").arg("-pd").arg(path).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let id = text.split_whitespace().next().and_then(|id| id.parse().ok());
+    id.with_context(|| format!("lsattr names no project of {}: {output:?}", path.display()))
 }

@@ -33,6 +33,7 @@ mod snapshots;
 mod sorted;
 mod syncs;
 mod trash;
+mod tree;
 
 use std::fs::File;
 use std::io;
@@ -50,6 +51,7 @@ pub use records::{Records, Reservation};
 pub use remains::{Making, sweep};
 pub use snapshots::{SnapshotRecord, SnapshotRecords};
 pub use trash::Trash;
+pub use tree::{Copied, TreeCopy};
 
 use crate::driver::Init;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,15 +1,18 @@
 //! Volumes that are directories below a root.
 //!
 //! A volume's data is `<root>/volumes/<key>`, its record `<root>/.dunnage/volumes/<key>`. The size of a volume is
-//! enforced by a project quota of the file system, or, where the configuration says so, not at all.
+//! enforced by a project quota of the file system, or, where the configuration says so, not at all. Snapshots, restores and
+//! clones are copies of trees, made by jobs of the root.
 
 mod config;
+mod copies;
 mod quota;
 mod store;
 mod unlimited;
+mod work;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use dunnage_driver_api::root::{self, Root};
 use dunnage_driver_api::{
@@ -22,9 +25,11 @@ use serde::Deserialize;
 pub use config::{Permissions, ProjectIds, Quota};
 
 use quota::ProjectQuota;
-use store::Store;
+use store::{Parts, Store};
 
 const VOLUMES: &str = "volumes";
+const SNAPSHOTS: &str = "snapshots";
+const UNFINISHED: &str = "unfinished";
 
 /// Directories below a root on this node.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -89,9 +94,17 @@ impl Driver for Dir {
             Quota::None => None,
         };
         let instance = root.instance().clone();
-        let again = root.folder().folder(VOLUMES).map_err(root.folder().failed("open", VOLUMES))?;
-        let parent = Arc::new(DirectoryParent::new(again));
-        let store = Arc::new(Store { records, data, parent, quota, mode: self.mode.bits(), root });
+        let open = |name: &str| root.folder().folder(name).map_err(root.folder().failed("open", name));
+        let parent = Arc::new(DirectoryParent::new(open(VOLUMES)?));
+        let snapshots = root.snapshots()?;
+        let snapshot_data = root.data_of_snapshots(SNAPSHOTS, &snapshots)?;
+        let unfinished = root.folder().folder_or_make(UNFINISHED, 0o700);
+        let unfinished = unfinished.map_err(root.folder().failed("open", UNFINISHED))?;
+        let jobs = Arc::new(root.jobs()?);
+        let mode = self.mode.bits();
+        let parts = Parts { records, data, parent, snapshots, snapshot_data, unfinished, quota, mode, root };
+        let store = Arc::new(Store { parts: Arc::new(parts), jobs: jobs.clone(), turn: Mutex::new(()) });
+        store.take_up_copies()?;
         root::sweep(&store, |store| (&store.records, &store.data), Store::remove_remains)?;
         Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
@@ -99,6 +112,9 @@ impl Driver for Dir {
             .with_expand(store.clone())
             .with_health(store.clone())
             .with_room(store.clone())
+            .with_snapshots(store.clone(), ParameterType::of::<NoParameters>())
+            .with_clones()
+            .with_copying(jobs)
             .with_node(store, Staging::None))
     }
 

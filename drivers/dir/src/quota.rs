@@ -68,6 +68,25 @@ impl ProjectQuota {
         if self.project(id)?.limit == size.get() { Ok(()) } else { self.limit(id, size) }
     }
 
+    /// Sees to it that a folder is a project of its own, of at most `size`, and that it was one before there was anything in
+    /// it.
+    pub(crate) fn assign_again(&self, folder: &Folder, size: Bytes) -> Result<()> {
+        match project_of(folder)? {
+            Some(id) => self.ensure(folder, id, size),
+            None => self.assign(folder, size).map(drop),
+        }
+    }
+
+    /// The project that a folder is; none where it was made when there were no quotas.
+    pub(crate) fn of(&self, folder: &Folder) -> Result<Option<u32>> {
+        project_of(folder)
+    }
+
+    /// What a project takes.
+    pub(crate) fn used(&self, id: u32) -> Result<Bytes> {
+        Ok(Bytes::new(self.project(id)?.used))
+    }
+
     /// Takes away the limit of a folder that is about to be removed, so that the file system forgets its project with
     /// the last of its files: else the list of projects would grow with every volume there ever was. To be called while
     /// the folder is in its place, since later the id may be another's. Where the project is known it must still be

@@ -2,35 +2,57 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use dunnage_driver_api::root::{Folder, Record, Records, Reservation, Root, Sizes};
+use dunnage_driver_api::root::{Folder, Jobs, Record, Records, Reservation, Root, Sizes, SnapshotRecords};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectoryParent, DirectorySource, Error, ErrorKind,
-    Expand, Expanded, Health, HealthFinding, HealthStatus, Node, Parameters, Result, Room, Source, SourceRequest,
-    Total, Volume, VolumeKey, Volumes,
+    Expand, Expanded, Health, HealthFinding, HealthStatus, Node, Parameters, Result, Room, Source, SourceId,
+    SourceRequest, TargetKey, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::quota::ProjectQuota;
+use crate::work::Attempts;
 
 /// The size of a volume whose request names none.
-const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
+pub(crate) const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
 
+/// An opened root.
 pub(crate) struct Store {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) jobs: Arc<Jobs<Attempts>>,
+    /// Volumes and snapshots speak for room one after the other.
+    pub(crate) turn: Mutex<()>,
+}
+
+/// What the calls and the threads that copy share.
+pub(crate) struct Parts {
     pub(crate) records: Records<Extra>,
     pub(crate) data: Folder,
     /// The same folder, as the host is told of it.
     pub(crate) parent: Arc<DirectoryParent>,
+    pub(crate) snapshots: SnapshotRecords<Extra>,
+    pub(crate) snapshot_data: Folder,
+    pub(crate) unfinished: Folder,
     pub(crate) quota: Option<ProjectQuota>,
     pub(crate) mode: u32,
     pub(crate) root: Root,
 }
 
-/// What is kept of a volume beside what the host asks for.
+impl Deref for Store {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// What is kept of a volume or a snapshot beside what the host asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Extra {
-    /// The project whose quota is the volume's size.
+    /// The project whose quota is its size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) project: Option<u32>,
 }
@@ -54,8 +76,11 @@ impl Volumes for Store {
 }
 
 impl Create for Store {
-    fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
+    fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
         let key = &request.key;
+        if request.content.is_some() || self.jobs.get(&TargetKey::Volume(key.clone())).is_some() {
+            return self.create_from(cx, request);
+        }
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
         let _making = self.records.making(key);
         let _room = self.reserve(size)?;
@@ -74,14 +99,14 @@ impl Create for Store {
         Ok(volume)
     }
 
-    fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
-        if let Some(project) = self.records.get(&volume.key)?.and_then(|record| record.extra.project) {
-            // The limit first: of a volume that has kept its data and its record it is set again when it is used.
-            let failed = self.data.failed("free the quota of", volume.key.as_str());
-            self.forget(&volume.key, Some(project)).map_err(failed)?;
-        }
+    fn delete(&self, cx: &Context, volume: &Volume) -> Result<()> {
+        self.give_up_failing(cx, |source| matches!(source, SourceId::Volume(id) if id.key == volume.key))?;
+        self.jobs.refuse_volume(&volume.key)?;
+        // Where it was made by a copy whose last step was cut off, nobody goes on with that.
+        self.forget_job(cx, &TargetKey::Volume(volume.key.clone()))?;
+        let project = self.records.get(&volume.key)?.and_then(|record| record.extra.project);
         // The data before the record: data without a record would be nobody's and in the way of the next of that name.
-        self.root.trash().discard(&self.data, volume.key.as_str())?;
+        self.discard(&self.data, volume.key.as_str(), project)?;
         self.records.remove(&volume.key)
     }
 
@@ -134,7 +159,10 @@ impl Health for Store {
 impl Room for Store {
     fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
         let available = match &self.quota {
-            Some(_) => unpromised(self.root.sizes()?, self.records.promised()?),
+            Some(_) => {
+                let promised = self.records.promised()?.plus(self.snapshots.promised()?).plus(self.jobs.promised());
+                unpromised(self.root.sizes()?, promised)
+            }
             None => self.root.sizes()?.available.minus(self.records.reserved()),
         };
         Ok(Capacity::new(available).at_least(Bytes::new(self.unit())))
@@ -154,22 +182,41 @@ impl Node for Store {
     }
 }
 
-impl Store {
+impl Parts {
     /// What sizes are multiples of: a quota counts whole blocks.
-    fn unit(&self) -> u64 {
+    pub(crate) fn unit(&self) -> u64 {
         if self.quota.is_some() { ProjectQuota::UNIT } else { 1 }
     }
 
-    /// Removes the empty folder of a create that was cut off. What has data in it and no record stays.
-    pub(crate) fn remove_remains(&self, _: &OsStr, key: Option<&VolumeKey>) -> Result<()> {
-        if let Some(key) = key {
-            // Only what is empty goes; what does not go the next create of its name tells of.
-            let _ = self.remove_empty(key);
+    /// Puts the data of a volume or a snapshot into the trash, whose project is this one.
+    pub(crate) fn discard(&self, folder: &Folder, key: &str, project: Option<u32>) -> Result<()> {
+        if project.is_some() {
+            // The limit first: of what has kept its data and its record it is set again when it is used.
+            self.forget(folder, key, project).map_err(folder.failed("free the quota of", key))?;
         }
-        Ok(())
+        self.root.trash().discard(folder, key)
     }
 
-    fn open_data(&self, key: &VolumeKey) -> Result<Folder> {
+    /// Lets the file system forget the quota of a folder that goes.
+    pub(crate) fn forget(&self, parent: &Folder, name: &str, project: Option<u32>) -> io::Result<()> {
+        match (&self.quota, parent.folder(name)) {
+            (Some(quota), Ok(folder)) => quota.forget(&folder, project),
+            // What is no folder has no project of its own.
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the folder of a create that was cut off or failed; one with data stays as it is.
+    pub(crate) fn remove_empty(&self, key: &VolumeKey) -> io::Result<()> {
+        if self.quota.is_some() && self.data.folder(key.as_str()).is_ok_and(|folder| folder.is_empty().unwrap_or(false))
+        {
+            // Nobody but this process ever had it.
+            self.forget(&self.data, key.as_str(), None)?;
+        }
+        self.data.remove_folder(key.as_str())
+    }
+
+    pub(crate) fn open_data(&self, key: &VolumeKey) -> Result<Folder> {
         self.data.folder(key.as_str()).map_err(|error| self.not_opened(key, error))
     }
 
@@ -182,24 +229,16 @@ impl Store {
             self.data.path().join(key.as_str()).display()
         ))
     }
+}
 
-    /// Lets the file system forget the quota of a volume that goes.
-    fn forget(&self, key: &VolumeKey, project: Option<u32>) -> io::Result<()> {
-        match (&self.quota, self.data.folder(key.as_str())) {
-            (Some(quota), Ok(folder)) => quota.forget(&folder, project),
-            // What is no folder has no project of its own.
-            _ => Ok(()),
+impl Store {
+    /// Removes the empty folder of a create that was cut off. What has data in it and no record stays.
+    pub(crate) fn remove_remains(&self, _: &OsStr, key: Option<&VolumeKey>) -> Result<()> {
+        if let Some(key) = key {
+            // Only what is empty goes; what does not go the next create of its name tells of.
+            let _ = self.remove_empty(key);
         }
-    }
-
-    /// Removes the folder of a create that was cut off or failed; one with data stays as it is.
-    fn remove_empty(&self, key: &VolumeKey) -> io::Result<()> {
-        if self.quota.is_some() && self.data.folder(key.as_str()).is_ok_and(|folder| folder.is_empty().unwrap_or(false))
-        {
-            // Nobody but this process ever had it.
-            self.forget(key, None)?;
-        }
-        self.data.remove_folder(key.as_str())
+        Ok(())
     }
 
     /// A new folder for this key. What a create left that was cut off goes first, with its quota.
@@ -216,29 +255,48 @@ impl Store {
         Ok(Extra { project })
     }
 
-    /// Speaks for `size`, where that fits now.
-    fn reserve(&self, size: Bytes) -> Result<Reservation> {
+    /// Speaks for `size` of a volume, where that fits now.
+    pub(crate) fn reserve(&self, size: Bytes) -> Result<Reservation> {
         let sizes = self.root.sizes()?;
+        self.could_ever_fit(size, sizes)?;
+        if self.quota.is_none() {
+            let fits = |reserved| self.fits(size, sizes.available.minus(reserved));
+            return self.records.reserve_unpromised(size, fits);
+        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.snapshots.promised()?.plus(self.jobs.promised());
+        self.records.reserve(size, |promised| self.fits(size, unpromised(sizes, promised.plus(others))))
+    }
+
+    /// Speaks for `size` of a snapshot, where that fits now. Without quotas nobody knows what it will take.
+    pub(crate) fn reserve_snapshot(&self, size: Bytes) -> Result<Option<Reservation>> {
+        if self.quota.is_none() {
+            return Ok(None);
+        }
+        let sizes = self.root.sizes()?;
+        self.could_ever_fit(size, sizes)?;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.records.promised()?.plus(self.jobs.promised());
+        let fits = |promised: Bytes| self.fits(size, unpromised(sizes, promised.plus(others)));
+        self.snapshots.reserve(size, fits).map(Some)
+    }
+
+    fn could_ever_fit(&self, size: Bytes, sizes: Sizes) -> Result<()> {
+        if size <= sizes.total {
+            return Ok(());
+        }
         let place = self.root.folder().path().display();
-        if size > sizes.total {
-            return Err(Error::new(
-                ErrorKind::OutOfRange,
-                format!("{size} are more than the whole disk of {place} has"),
-            ));
+        let message = format!("{size} are more than the whole disk of {place} has");
+        Err(Error::new(ErrorKind::OutOfRange, message))
+    }
+
+    fn fits(&self, size: Bytes, room: Bytes) -> Result<()> {
+        if size <= room {
+            return Ok(());
         }
-        let fits = |room: Bytes| {
-            if size <= room {
-                return Ok(());
-            }
-            Err(Error::new(
-                ErrorKind::ResourceExhausted,
-                format!("{place} has room for {room}, and {size} are needed: free some, or grow it"),
-            ))
-        };
-        match &self.quota {
-            Some(_) => self.records.reserve(size, |promised| fits(unpromised(sizes, promised))),
-            None => self.records.reserve_unpromised(size, |reserved| fits(sizes.available.minus(reserved))),
-        }
+        let place = self.root.folder().path().display();
+        let message = format!("{place} has room for {room}, and {size} are needed: free some, or grow it");
+        Err(Error::new(ErrorKind::ResourceExhausted, message))
     }
 }
 
@@ -249,4 +307,4 @@ fn unpromised(sizes: Sizes, promised: Bytes) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use dunnage_driver_api::root::Attempt;
-use dunnage_driver_api::{Bytes, Error, ErrorKind, Result};
+use dunnage_driver_api::{Bytes, Error, Result};
 use rustix::fs::{Advice, SeekFrom};
 use rustix::io::Errno;
 
@@ -79,21 +79,10 @@ impl Copying<'_> {
             .map_err(|error| Error::io(format!("cannot write the copy at byte {at}"), error))
     }
 
-    /// That the disk has room for this and some more: what a copy takes last is what a volume in use would miss.
+    /// That the disk has room for this.
     fn refuse_full(&self, step: u64) -> Result<()> {
         let sizes = self.files.unfinished.sizes().map_err(self.files.unfinished.failed("measure", ""))?;
-        let (left, kept) = (sizes.available.get(), sizes.total.get() / 100);
-        if left >= step + kept {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::ResourceExhausted,
-            format!(
-                "the disk of the root has {} left, and a copy leaves the last {} of it to volumes in use: make room",
-                Bytes::new(left),
-                Bytes::new(kept)
-            ),
-        ))
+        sizes.refuse_last(Bytes::new(step))
     }
 
     /// Makes durable what was copied until `at`.

@@ -73,7 +73,7 @@ impl EphemeralMarks {
             Some(known) => Some(known),
             None => {
                 self.put(mark, |folder, half, name| {
-                    let linked = folder.link(half, name);
+                    let linked = folder.link(half, folder, name);
                     folder.unlink(half)?;
                     match linked {
                         // Another call for this handle, which goes to another backend, came first.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use crate::capacity::Bytes;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 
 /// No way out of the folder: not upwards, not through a link of any kind, not onto another file system.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -38,6 +38,25 @@ pub struct Sizes {
     pub read_only: bool,
 }
 
+impl Sizes {
+    /// That there is room for `more` of a copy, and for some more: what a copy takes last is what a volume in use would
+    /// miss.
+    ///
+    /// # Errors
+    /// [`ResourceExhausted`](ErrorKind::ResourceExhausted) where only the last hundredth of the disk would be left.
+    pub fn refuse_last(&self, more: Bytes) -> Result<()> {
+        let kept = Bytes::new(self.total.get() / 100);
+        if self.available >= more.plus(kept) {
+            return Ok(());
+        }
+        let message = format!(
+            "the disk of the root has {} left, and a copy leaves the last {kept} of it to volumes in use: make room",
+            self.available
+        );
+        Err(Error::new(ErrorKind::ResourceExhausted, message))
+    }
+}
+
 impl Folder {
     /// Opens the folder an admin named. Symlinks in `path` are followed: it is the admin's own. Nothing a request says
     /// may come here.
@@ -52,6 +71,28 @@ impl Folder {
     /// The same folder through `fd`, which the caller opened in another mount. Messages name it by the same path.
     pub fn seen_through(&self, fd: OwnedFd) -> Self {
         Self { fd, path: self.path.clone() }
+    }
+
+    /// The same folder, opened anew.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub(super) fn reopen(&self) -> io::Result<Self> {
+        self.near(".")
+    }
+
+    /// The folder that it lies in now: whoever asks sees to it that this is the one meant.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub(super) fn parent(&self) -> io::Result<Self> {
+        self.near("..")
+    }
+
+    fn near(&self, which: &str) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        Ok(self.seen_through(rustix::fs::openat2(&self.fd, which, flags, Mode::empty(), resolve)?))
     }
 
     /// Its path as it was opened: for messages alone.
@@ -120,13 +161,13 @@ impl Folder {
         Ok(rustix::fs::renameat(&self.fd, one(name.as_ref())?, &to.fd, one(new_name.as_ref())?)?)
     }
 
-    /// Gives a file a second name in this folder; fails where that is taken. Not yet durable.
+    /// Gives a file a second name in `to` (which may be this folder); fails where that is taken. Not yet durable.
     ///
     /// # Errors
     /// As linkat(2).
-    pub fn link(&self, name: impl AsRef<OsStr>, new_name: impl AsRef<OsStr>) -> io::Result<()> {
+    pub fn link(&self, name: impl AsRef<OsStr>, to: &Self, new_name: impl AsRef<OsStr>) -> io::Result<()> {
         let (name, new_name) = (one(name.as_ref())?, one(new_name.as_ref())?);
-        Ok(rustix::fs::linkat(&self.fd, name, &self.fd, new_name, AtFlags::empty())?)
+        Ok(rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty())?)
     }
 
     /// Removes what is not a folder; not yet durable.

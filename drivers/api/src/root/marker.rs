@@ -54,7 +54,7 @@ pub(super) fn init(path: &Path, driver: &str) -> Result<Init> {
     let text = serde_json::to_vec_pretty(&marker)
         .map_err(|error| Error::internal("cannot write the marker as JSON").caused_by(error))?;
     let temporary = format!("{TEMPORARY}{}", marker.instance);
-    let linked = meta.write(&temporary, &text).and_then(|()| meta.link(&temporary, NAME));
+    let linked = meta.write(&temporary, &text).and_then(|()| meta.link(&temporary, &meta, NAME));
     // Whoever was first, and cleared our file away before it was linked, was an `init` like this one.
     let Some(instance) = find(&root, driver)? else {
         return Err(

@@ -69,6 +69,8 @@ pub(super) fn is_enforced(fs: BorrowedFd<'_>) -> io::Result<bool> {
 pub(super) struct Project {
     /// How many bytes it may take at most; 0 is no limit.
     pub(super) limit: u64,
+    /// How many bytes it takes.
+    pub(super) used: u64,
     /// Whether anything belongs to it.
     pub(super) is_used: bool,
 }
@@ -78,9 +80,10 @@ pub(super) fn project(fs: BorrowedFd<'_>, id: u32) -> io::Result<Project> {
     let mut quota: DiskQuota = unsafe { zeroed() };
     match quotactl(fs, Q_XGETQUOTA, id, &mut quota) {
         // The file system never heard of it.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Project { limit: 0, is_used: false }),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Project { limit: 0, used: 0, is_used: false }),
         done => done.map(|()| Project {
             limit: quota.blk_hardlimit.saturating_mul(BASIC_BLOCK),
+            used: quota.bcount.saturating_mul(BASIC_BLOCK),
             is_used: quota.bcount != 0 || quota.icount != 0,
         }),
     }

@@ -15,32 +15,32 @@ use tempfile::TempDir;
 use super::*;
 use crate::Dir;
 
-struct Rig {
-    temp: TempDir,
-    backend: Option<Backend>,
+pub(crate) struct Rig {
+    pub(crate) temp: TempDir,
+    pub(crate) backend: Option<Backend>,
 }
 
-fn opening() -> Opening {
+pub(crate) fn opening() -> Opening {
     Opening::new("scratch".parse().unwrap(), "node-7".parse().unwrap(), Arc::new(System))
 }
 
-fn dir(root: &Path, more: serde_json::Value) -> Dir {
+pub(crate) fn dir(root: &Path, more: serde_json::Value) -> Dir {
     let mut config = json!({"root": root, "quota": "none"});
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     serde_json::from_value(config).unwrap()
 }
 
-fn cx() -> Context {
+pub(crate) fn cx() -> Context {
     Context::new(Duration::from_secs(60), Arc::new(System))
 }
 
-fn request(name: &str, required: i64, limit: i64) -> CreateVolume {
+pub(crate) fn request(name: &str, required: i64, limit: i64) -> CreateVolume {
     let capacity = CapacityRange::new(required, limit).unwrap();
     CreateVolume::new(name, capacity, Vec::new(), Parameters::default(), Fingerprint::of(&BTreeMap::new()))
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let dir = dir(temp.path(), json!({}));
         assert!(matches!(dir.init(&opening()).unwrap(), Init::Created(_)));
@@ -49,28 +49,34 @@ impl Rig {
     }
 
     /// As after the process was killed and started again.
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.backend = None;
-        self.backend = Some(dir(self.temp.path(), json!({})).open(&opening()).unwrap());
+        let late = Instant::now() + Duration::from_secs(60);
+        while self.backend.is_none() {
+            // The threads of the one before let go of its lock when they end.
+            let opened = dir(self.temp.path(), json!({})).open(&opening());
+            assert!(Instant::now() < late, "{:?}", opened.err());
+            self.backend = opened.ok();
+        }
     }
 
-    fn backend(&self) -> &Backend {
+    pub(crate) fn backend(&self) -> &Backend {
         self.backend.as_ref().unwrap()
     }
 
-    fn create(&self, name: &str) -> Result<Volume> {
+    pub(crate) fn create(&self, name: &str) -> Result<Volume> {
         self.backend().create.as_ref().unwrap().create(&cx(), &request(name, 4096, 0))
     }
 
-    fn delete(&self, volume: &Volume) -> Result<()> {
+    pub(crate) fn delete(&self, volume: &Volume) -> Result<()> {
         self.backend().create.as_ref().unwrap().delete(&cx(), volume)
     }
 
-    fn volumes(&self) -> std::sync::Arc<dyn Volumes> {
+    pub(crate) fn volumes(&self) -> std::sync::Arc<dyn Volumes> {
         self.backend().volumes.clone().unwrap()
     }
 
-    fn find(&self, name: &str) -> Option<Volume> {
+    pub(crate) fn find(&self, name: &str) -> Option<Volume> {
         self.volumes().find(&cx(), &VolumeKey::of_name(name)).unwrap()
     }
 
@@ -79,7 +85,7 @@ impl Rig {
         self.backend().expand.as_ref().unwrap().expand(&cx(), volume, range)
     }
 
-    fn source(&self, volume: &Volume) -> Result<std::os::fd::OwnedFd> {
+    pub(crate) fn source(&self, volume: &Volume) -> Result<std::os::fd::OwnedFd> {
         let backend = self.backend();
         let id = VolumeId {
             instance: backend.instance.clone(),
@@ -95,12 +101,12 @@ impl Rig {
         }
     }
 
-    fn data(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn data(&self, name: &str) -> std::path::PathBuf {
         self.temp.path().join("volumes").join(VolumeKey::of_name(name).as_str())
     }
 }
 
-fn kind<T>(result: Result<T>) -> ErrorKind {
+pub(crate) fn kind<T>(result: Result<T>) -> ErrorKind {
     result.err().expect("it fails").kind()
 }
 
@@ -140,6 +146,7 @@ fn a_late_call_for_a_deleted_volume_does_not_meet_its_successor() {
 #[test]
 fn a_create_cut_off_after_its_folder_is_made_again() {
     let mut rig = Rig::new();
+    rig.backend = None;
     fs::create_dir(rig.data("pvc-1")).unwrap();
     fs::set_permissions(rig.data("pvc-1"), fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(rig.temp.path().join(".dunnage/volumes/.mzxw6ytboi.pvc-1"), "{\"version\"").unwrap();
@@ -185,9 +192,11 @@ fn a_delete_cut_off_after_its_data_went_serves_nobody_and_is_finished_by_the_nex
 
 #[test]
 fn data_without_a_record_is_never_removed_nor_given_to_another() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
+    rig.backend = None;
     fs::create_dir(rig.data("pvc-1")).unwrap();
     fs::write(rig.data("pvc-1").join("thesis.tex"), "words").unwrap();
+    rig.restart();
     let error = rig.create("pvc-1").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     assert!(error.to_string().contains("restore the record, or move it away"), "{error}");
@@ -376,7 +385,7 @@ proptest! {
         prop_assert_eq!(&volume.name, &name);
         prop_assert_eq!(rig.find(&name), Some(volume.clone()));
         prop_assert_eq!(fs::read_dir(rig.temp.path().join("volumes")).unwrap().count(), 1);
-        prop_assert_eq!(fs::read_dir(rig.temp.path()).unwrap().count(), 2);
+        prop_assert_eq!(fs::read_dir(rig.temp.path()).unwrap().count(), 4);
         rig.delete(&volume).unwrap();
         prop_assert_eq!(fs::read_dir(rig.temp.path().join("volumes")).unwrap().count(), 0);
     }
