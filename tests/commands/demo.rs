@@ -81,7 +81,9 @@ fn root_sees_every_driver_and_nothing_is_left() -> Result<()> {
     let rig = Rig::new()?;
     let (start, steps) = rig.is_well(&mut rig.demo(&[]))?;
     assert_eq!(start["drivers"], serde_json::json!(["dir", "image"]), "{start}");
-    for call in ["CreateVolume", "NodeStageVolume", "NodePublishVolume", "NodeExpandVolume", "DeleteVolume"] {
+    for call in
+        ["CreateVolume", "NodeStageVolume", "NodePublishVolume", "NodeExpandVolume", "CreateSnapshot", "DeleteVolume"]
+    {
         ensure!(called(&steps, call) > 0, "{call} is not shown");
     }
     // For a person: the same steps, in words.
@@ -129,7 +131,7 @@ fn ctrl_c_at_any_time_leaves_nothing() -> Result<()> {
     }
     let rig = Rig::new()?;
     let mut interrupted = 0;
-    for lines in (1..60).step_by(4) {
+    for lines in (1..90).step_by(6) {
         let mut demo = Running::start(rig.demo(&[]).arg("--json"))?;
         for _ in 0..lines {
             demo.line()?;
