@@ -83,12 +83,13 @@ impl Create for Store {
         }
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
         let _making = self.records.making(key);
-        let _room = self.reserve(size)?;
+        let room = self.reserve(size)?;
         let volume = request.volume(size)?;
         // The folder before the record: a durable record promises that there is a folder.
         let folder = self.make_empty(key)?;
-        let made =
-            self.limit(&folder, size).and_then(|extra| self.records.put(&Record { volume: volume.clone(), extra }));
+        let made = self
+            .limit(&folder, size)
+            .and_then(|extra| self.records.put_for(&Record { volume: volume.clone(), extra }, room));
         if let Err(error) = made {
             if matches!(self.records.get(key), Ok(None)) {
                 // Where this fails too, the empty folder is found by the next attempt.
@@ -125,7 +126,7 @@ impl Expand for Store {
             return Err(Error::new(ErrorKind::OutOfRange, format!("a volume of {old} cannot shrink to {capacity}")));
         }
         if size > old {
-            let _room = self.reserve(size.minus(old))?;
+            let room = self.reserve(size.minus(old))?;
             match (&self.quota, record.extra.project) {
                 (Some(quota), Some(project)) => quota.ensure(&self.open_data(key)?, project, size)?,
                 (None, Some(_)) => {
@@ -136,7 +137,7 @@ impl Expand for Store {
                 (_, None) => {}
             }
             record.volume.capacity = size;
-            self.records.put(&record)?;
+            self.records.put_for(&record, room)?;
         }
         Ok(Expanded::to(size))
     }
