@@ -3,6 +3,8 @@
 //! No spec may fail. A spec may be skipped only for a capability that the plugin does not advertise: the lists
 //! `sanity/skipped-*.txt` say which, and are compared both ways.
 
+#[path = "sanity/in_guest.rs"]
+mod in_guest;
 #[path = "sanity/plugin.rs"]
 mod plugin;
 #[path = "sanity/report.rs"]

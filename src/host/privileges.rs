@@ -8,8 +8,8 @@ use rustix::thread::{
 
 /// What storage needs: to mount and to use loop devices (SYS_ADMIN), to read and own any file beneath a root (DAC_*,
 /// FOWNER, CHOWN, FSETID), to copy files with the capabilities that they give, and device files (SETFCAP, MKNOD), to grow
-/// ext4 (SYS_RESOURCE), and, for the programs that make and check file systems, raw
-/// access to devices (SYS_RAWIO).
+/// ext4 (SYS_RESOURCE), for the programs that make and check file systems, raw access to devices (SYS_RAWIO), and, for
+/// those of LVM, which make the nodes of their devices themselves, MKNOD again.
 const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_RAWIO)
     .union(CapabilitySet::SYS_RESOURCE)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod crash;
+mod in_guest;
 mod mutant;
 mod mutants;
 mod ours;

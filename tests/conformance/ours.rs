@@ -23,6 +23,11 @@ fn test_only(only: &[&str], (driver, disk): (&str, Disk<'_>), keys: &str, params
     if let Some(mkfs) = disk {
         mount_new(&setup.scratch().path().join("disk"), 2048, &setup.root("tested"), mkfs, "loop")?;
     }
+    test_on(setup, only, params)
+}
+
+/// The same with a backend called `tested` that is there already.
+pub(crate) fn test_on(setup: Setup, only: &[&str], params: &str) -> Result<Report> {
     let host = setup.prepare(DUNNAGE)?;
     host.init()?;
     let folder = host.setup().scratch().folder("paths")?;
@@ -41,7 +46,7 @@ fn test_only(only: &[&str], (driver, disk): (&str, Disk<'_>), keys: &str, params
     Ok(runtime.block_on(conformance::run(options, &interrupt, &mut Quiet))?)
 }
 
-fn passes(report: &Report, least: usize) -> Result<()> {
+pub(crate) fn passes(report: &Report, least: usize) -> Result<()> {
     // ADR 13: pods of one node share a volume that is SINGLE_NODE_WRITER, as they do with every plugin in Kubernetes.
     let warned: Vec<_> = report.warnings().map(|(case, _)| case).collect();
     ensure!(report.failed == 0 && warned == ["publish/second-target"], "{}", wrong(report));

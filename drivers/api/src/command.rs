@@ -38,7 +38,13 @@ impl Tool {
 
     /// The start of a command line of this program.
     pub fn command(&self) -> Command {
-        Command { tool: *self, arguments: Vec::new(), timeout: Duration::from_secs(120), input: Input::Empty }
+        Command {
+            tool: *self,
+            arguments: Vec::new(),
+            timeout: Duration::from_secs(120),
+            input: Input::Empty,
+            keep: words::LIMIT,
+        }
     }
 }
 
@@ -55,6 +61,7 @@ pub struct Command {
     arguments: Vec<OsString>,
     timeout: Duration,
     input: Input,
+    keep: usize,
 }
 
 /// What a program finds at its standard input.
@@ -91,6 +98,13 @@ impl Command {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets how many bytes of each output are kept (1 MiB unless said); the rest is read and dropped.
+    #[must_use]
+    pub fn keeping(mut self, bytes: usize) -> Self {
+        self.keep = bytes;
         self
     }
 
@@ -189,7 +203,7 @@ impl Commands for System {
         // the pages they write to meanwhile.
         let mut child = process.spawn().map_err(|error| failed("start", error))?;
         let feeder = feed(&mut child, &command.input);
-        let mut words = Words::of(&mut child);
+        let mut words = Words::of(&mut child, command.keep);
         let status = attend(&mut child, &mut words, Instant::now() + command.timeout)
             .map_err(|error| failed("wait for", error))?
             .ok_or_else(|| {
@@ -288,6 +302,7 @@ mod tests {
         let command = SH.command().args(["-c", "head -c 4000000 /dev/zero && echo the end >&2"]);
         let output = System.run(&command).unwrap().success(&command).unwrap();
         assert_eq!((output.stdout.len(), output.stderr.as_str()), (1 << 20, "the end\n"));
+        assert_eq!(System.run(&command.keeping(3 << 20)).unwrap().stdout.len(), 3 << 20);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod command;
 mod context;
 mod controller;
 mod copying;
+mod device_size;
 mod driver;
 mod error;
 mod finding;
@@ -25,6 +26,7 @@ mod key;
 mod mkfs;
 mod name;
 mod node;
+mod overcommit;
 mod parameters;
 mod path;
 pub mod root;
@@ -54,6 +56,7 @@ pub use node::{
     DeviceSource, DirectoryParent, DirectorySource, Identity, Node, OwnMount, ReleaseRecord, Source, SourceRequest,
     Staging, VolumeUsage,
 };
+pub use overcommit::Overcommit;
 pub use parameters::{NoParameters, ParameterType, Parameters};
 pub use path::{StagingPath, TargetPath};
 pub use secrets::Secrets;

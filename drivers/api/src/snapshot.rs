@@ -36,6 +36,14 @@ pub struct Snapshot {
     pub group: Option<GroupSnapshotId>,
 }
 
+impl Snapshot {
+    /// A snapshot that is ready and of which nothing more is known: its other fields are empty, and may be set.
+    pub fn new(key: SnapshotKey, generation: Generation, source: VolumeId, size: Bytes) -> Self {
+        let (name, fingerprint) = (key.to_string(), Fingerprint::of(&Default::default()));
+        Self { key, name, generation, source, size, fingerprint, created: Duration::ZERO, ready: true, group: None }
+    }
+}
+
 /// A checked CreateSnapshot, for a key that [`find`](crate::Snapshots::find) did not know.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

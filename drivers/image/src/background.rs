@@ -18,9 +18,8 @@ use dunnage_driver_api::{
     TargetKey, Volume,
 };
 
-use crate::copies::fits;
-use crate::store::{Extra, Store};
-use crate::{image_file, size};
+use crate::image_file;
+use crate::store::{Extra, Store, UNIT};
 
 /// How long the answer to CreateSnapshot waits for a copy that may be small.
 const SHORT: Duration = Duration::from_secs(2);
@@ -134,8 +133,8 @@ impl Store {
 
     fn begin_volume(&self, request: &CreateVolume, content: &ContentSource) -> Result<()> {
         let extra = self.extra_of(content)?;
-        fits(&request.capabilities, &extra)?;
-        let size = size::choose(request.capacity, &request.capabilities, extra.fs_type)?;
+        request.takes_copy_of(extra.fs_type)?;
+        let size = request.device_size(extra.fs_type, UNIT)?;
         let source = request.source.clone().ok_or_else(|| Error::internal("a copy of nothing is asked for"))?;
         // Let go of before anybody waits: whoever ends the copy holds the key too.
         let _making = self.records.making(&request.key);

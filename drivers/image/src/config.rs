@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dunnage_driver_api::{FsType, KeyError};
+use dunnage_driver_api::{FsType, KeyError, Overcommit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,12 +46,6 @@ pub(crate) enum Allocation {
     Preallocated,
 }
 
-/// A multiple, greater than 0 and at most 1000.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "f64", into = "f64")]
-#[schemars(with = "f64", extend("minimum" = 0.01, "maximum" = 1000.0))]
-pub(crate) struct Overcommit(f64);
-
 /// A logical block size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u32", into = "u32")]
@@ -78,47 +72,11 @@ impl Image {
                 message: format!(
                     "overcommit {} with allocation preallocated: what is allocated cannot be promised twice, leave \
                      overcommit out",
-                    self.overcommit.0
+                    self.overcommit
                 ),
             });
         }
         Ok(())
-    }
-}
-
-impl Overcommit {
-    /// The multiple of a number of bytes.
-    pub(crate) fn times(self, bytes: u64) -> u64 {
-        // A float holds 2^53 exactly: where nothing is multiplied, nothing is to be lost.
-        if self == Self::default() { bytes } else { (bytes as f64 * self.0) as u64 }
-    }
-
-    /// Whether more may be promised than there is.
-    pub(crate) fn is_thin(self) -> bool {
-        self.0 > 1.0
-    }
-}
-
-impl Default for Overcommit {
-    fn default() -> Self {
-        Self(1.0)
-    }
-}
-
-impl From<Overcommit> for f64 {
-    fn from(overcommit: Overcommit) -> Self {
-        overcommit.0
-    }
-}
-
-impl TryFrom<f64> for Overcommit {
-    type Error = String;
-
-    fn try_from(factor: f64) -> Result<Self, String> {
-        if (0.01..=1000.0).contains(&factor) {
-            return Ok(Self(factor));
-        }
-        Err(format!("overcommit {factor} is not between 0.01 and 1000"))
     }
 }
 

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use dunnage_driver_api::root::{Folder, Record, Reservation, SnapshotRecord};
 use dunnage_driver_api::{
-    Access, Bytes, ContentSource, Context, CreateSnapshot, CreateVolume, Error, InUse, Result, Snapshot, SnapshotKey,
-    Snapshots, TargetKey, Volume, VolumeCapability, VolumeId,
+    Bytes, ContentSource, Context, CreateSnapshot, CreateVolume, Error, InUse, Result, Snapshot, SnapshotKey,
+    Snapshots, TargetKey, Volume, VolumeId,
 };
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::files::{Files, Place};
+use crate::image_file;
 use crate::loop_device::{self, LoopDevice};
-use crate::store::{Extra, Store};
-use crate::{image_file, size};
+use crate::store::{Store, UNIT};
 
 /// How long the users of a volume may wait for its copy. To share the blocks of a file takes about a second for a
 /// million extents.
@@ -61,8 +61,8 @@ impl Store {
     /// Makes a volume that holds what `content` holds.
     pub(crate) fn create_from(&self, cx: &Context, request: &CreateVolume, content: &ContentSource) -> Result<Volume> {
         let extra = self.extra_of(content)?;
-        fits(&request.capabilities, &extra)?;
-        let size = size::choose(request.capacity, &request.capabilities, extra.fs_type)?;
+        request.takes_copy_of(extra.fs_type)?;
+        let size = request.device_size(extra.fs_type, UNIT)?;
         let volume = request.volume(size)?;
         let _making = self.records.making(&request.key);
         image_file::clear(&self.images, &request.key)?;
@@ -167,20 +167,6 @@ pub(crate) fn refuse_data(folder: &Folder, key: &str) -> Result<()> {
 pub(crate) fn share(source: &File, copy: &File) -> Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::ioctl_ficlone(copy, source))
         .map_err(|error| Error::io("cannot share the blocks of the image", error))
-}
-
-/// Whether what is copied can be used so.
-pub(crate) fn fits(capabilities: &[VolumeCapability], extra: &Extra) -> Result<()> {
-    let named = capabilities.iter().find_map(|capability| match &capability.access {
-        Access::Mount(mount) => mount.fs_type.filter(|fs_type| *fs_type != extra.fs_type),
-        Access::Block => None,
-    });
-    named.map_or(Ok(()), |named| {
-        Err(Error::invalid(format!(
-            "the source is of file system {}, and {named} is asked for: a copy has that of its source, name it or none",
-            extra.fs_type
-        )))
-    })
 }
 
 impl Snapshots for Store {

@@ -17,7 +17,6 @@ mod image_file;
 mod loop_device;
 mod node;
 mod room;
-mod size;
 mod sparse;
 mod store;
 

@@ -4,10 +4,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::root::{Folder, Reservation};
-use dunnage_driver_api::{Bytes, Capacity, Error, ErrorKind, Result};
+use dunnage_driver_api::{Bytes, Capacity, Error, ErrorKind, Overcommit, Result};
 
-use crate::config::Overcommit;
-use crate::size::UNIT;
+use crate::store::UNIT;
 
 /// How long a measurement is good for. What images write does not change it, only what others write to the disk.
 const GOOD_FOR: Duration = Duration::from_secs(10);

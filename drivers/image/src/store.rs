@@ -26,12 +26,15 @@ use crate::config::{BlockSize, Image};
 use crate::copier::Copier;
 use crate::copies;
 use crate::files::Files;
+use crate::image_file;
 use crate::loop_device::{self, Backing, LoopDevice};
 use crate::room::{Folders, Room};
-use crate::{image_file, size};
 
 /// How long a lock without a device is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What every size is a multiple of: the greatest logical block.
+pub(crate) const UNIT: Bytes = Bytes::new(4096);
 
 /// The folder of the images.
 pub(crate) const IMAGES: &str = "images";
@@ -217,12 +220,12 @@ impl Create for Store {
             (None, Some(_)) => return Err(is_another(request)),
             (None, None) => {}
         }
-        let size = size::choose(request.capacity, &request.capabilities, self.config.fs_type)?;
+        let size = request.device_size(self.config.fs_type, UNIT)?;
         let volume = request.volume(size)?;
         let _making = self.records.making(&request.key);
         let _room = self.reserve_volume(size, size)?;
         let image = image_file::make(&self.images, &request.key)?;
-        let fs_type = size::fs_type(&request.capabilities, self.config.fs_type);
+        let fs_type = request.fs_type(self.config.fs_type);
         let record = Record { volume, extra: Extra { block_size: self.config.block_size, fs_type } };
         if let Err(error) = self.fill(&image, &record) {
             // A record that was written but may not be durable keeps its image: the next attempt finds both.
@@ -275,7 +278,7 @@ impl Expand for Store {
         if capacity.required() <= old {
             return Ok(Expanded::to(old).after_node_expansion());
         }
-        let size = capacity.choose(old, size::UNIT.get())?;
+        let size = capacity.choose(old, UNIT.get())?;
         let _room = self.reserve_volume(size.minus(old), size)?;
         let image = image_file::open(&self.images, &volume.key).map_err(self.images.failed("open the image", key))?;
         image_file::grow(&image, size.get(), self.config.allocation)?;

@@ -18,6 +18,7 @@ mod scratch;
 mod setup;
 mod strace;
 mod volume;
+mod volume_group;
 mod wait;
 
 pub use calls::Client;
@@ -34,4 +35,5 @@ pub use scratch::Scratch;
 pub use setup::Setup;
 pub use strace::Strace;
 pub use volume::Volume;
+pub use volume_group::VolumeGroup;
 pub use wait::wait_until;

@@ -49,6 +49,15 @@ impl Setup {
         Ok(self)
     }
 
+    /// Adds a backend whose store is no folder. `keys` are all of its own fields, as YAML, one a line.
+    #[must_use]
+    pub fn rootless(mut self, name: &str, driver: &str, keys: &str) -> Self {
+        let mut text = format!("  - name: {name}\n    driver: {driver}\n");
+        keys.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
+        self.backends.push((name.into(), text));
+        self
+    }
+
     /// Puts backends behind one name; they then have none of their own.
     #[must_use]
     pub fn plugin(mut self, csi_name: &str, backends: &[&str]) -> Self {

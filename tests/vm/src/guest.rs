@@ -22,7 +22,7 @@ use port::{Message, Port};
 
 /// Both are about 10 times what is needed: only what hangs comes near.
 const BOOT: Duration = Duration::from_secs(4 * 60);
-const JOB: Duration = Duration::from_secs(10 * 60);
+const JOB: Duration = Duration::from_secs(30 * 60);
 /// How many lines of the console are told when a guest fails.
 const TAIL: usize = 40;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// How much of each output is kept. What a program writes beyond it is read all the same: a closed pipe would end it.
-const LIMIT: usize = 1 << 20;
+/// How much of each output is kept unless more is asked for.
+pub(super) const LIMIT: usize = 1 << 20;
 
 /// The standard output and the standard error of a program.
 pub(super) struct Words(pub(super) [Pipe; 2]);
@@ -22,13 +22,15 @@ pub(super) struct Pipe {
     file: Option<File>,
     /// What came.
     pub(super) bytes: Vec<u8>,
+    /// How much of it is kept. What a program writes beyond it is read all the same: a closed pipe would end it.
+    limit: usize,
 }
 
 impl Words {
     /// Those of a child that was given pipes for them.
-    pub(super) fn of(child: &mut Child) -> Self {
+    pub(super) fn of(child: &mut Child, limit: usize) -> Self {
         let pipes = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
-        Self(pipes.map(|pipe| Pipe { file: pipe.map(File::from), bytes: Vec::new() }))
+        Self(pipes.map(|pipe| Pipe { file: pipe.map(File::from), bytes: Vec::new(), limit }))
     }
 
     /// Waits up to `limit` for words or for `end`, and takes the words in. Says whether `end` has come; without one,
@@ -64,7 +66,7 @@ impl Pipe {
         let mut some = [0; 4096];
         match self.file.as_mut().map(|file| file.read(&mut some)) {
             Some(Ok(length @ 1..)) => {
-                let kept = length.min(LIMIT - self.bytes.len());
+                let kept = length.min(self.limit - self.bytes.len());
                 self.bytes.extend_from_slice(&some[..kept]);
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -81,7 +83,7 @@ mod tests {
     fn a_pipe_that_never_runs_dry_is_not_read_for_ever() {
         let (send, answer) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let endless = Pipe { file: Some(File::open("/dev/zero").unwrap()), bytes: Vec::new() };
+            let endless = Pipe { file: Some(File::open("/dev/zero").unwrap()), limit: LIMIT, ..Pipe::default() };
             let mut words = Words([endless, Pipe::default()]);
             words.take_rest(Instant::now() + Duration::from_millis(20)).unwrap();
             send.send(words.0[0].bytes.len()).unwrap();

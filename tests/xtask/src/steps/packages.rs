@@ -16,6 +16,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("strace", &["strace"]),
     ("systemd", &["systemd-analyze"]),
     ("dmsetup", &["dmsetup"]),
+    ("lvm2", &["lvm"]),
+    ("thin-provisioning-tools", &["thin_check"]),
     ("secilc", &["secilc"]),
     ("qemu-system-x86", &["qemu-system-x86_64"]),
     ("busybox-static", &["busybox"]),

@@ -1,0 +1,31 @@
+//! On logical volumes, which need a kernel with a device mapper.
+
+use super::{Case, DUNNAGE, ONLY, run};
+use anyhow::Result;
+use dunnage_test_common::{Need, Setup, VolumeGroup, can_run};
+
+fn lvm(test: &str, keys: &str, access: &str, list: &str) -> Result<()> {
+    let needs = [super::needs().as_slice(), &[Need::Guest, Need::Program("lvm")]].concat();
+    if !can_run(test, &needs)? {
+        return Ok(());
+    }
+    let setup = Setup::new()?;
+    let group = VolumeGroup::new(setup.scratch(), &[3072])?;
+    if keys.contains("pool") {
+        group.make_pool("pool", 2560)?;
+    }
+    // Dropped before the group is.
+    let host = setup.rootless("only", "lvm", &format!("{}{keys}", group.keys())).start(DUNNAGE)?;
+    let finished = run(&host, Case { csi_name: ONLY, access, ..Case::default() });
+    finished?.judge(list)
+}
+
+#[test]
+fn thick_volumes_pass_with_raw_block() -> Result<()> {
+    lvm("thick_volumes_pass_with_raw_block", "type: thick", "block", "lvm-thick")
+}
+
+#[test]
+fn thin_volumes_pass_with_mounts() -> Result<()> {
+    lvm("thin_volumes_pass_with_mounts", "type: thin\npool: pool\novercommit: 8", "mount", "lvm-thin")
+}
