@@ -11,5 +11,7 @@ pub fn drivers() -> Vec<DriverEntry> {
         DriverEntry::of::<dunnage_driver_dir::Dir>(),
         #[cfg(feature = "image")]
         DriverEntry::of::<dunnage_driver_image::Image>(),
+        #[cfg(feature = "nfs")]
+        DriverEntry::of::<dunnage_driver_nfs::Nfs>(),
     ]
 }

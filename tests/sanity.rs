@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dunnage_test_common::{Host, Need, Setup, can_run, mount_new, mounts_beneath, run_within};
+use dunnage_test_common::{Host, Need, Scratch, Setup, can_run, mount_new, mounts_beneath, run_within};
 
 use report::Report;
 
@@ -53,6 +53,29 @@ fn image_on_xfs_passes_with_raw_block() -> Result<()> {
 #[test]
 fn image_on_btrfs_passes_with_mounts() -> Result<()> {
     on_disk("image", "mkfs.btrfs", Case { csi_name: ONLY, access: "mount", ..Case::default() }, "image-shared")
+}
+
+mod in_guest {
+    //! What needs a kernel with an NFS server.
+
+    use dunnage_test_common::NfsServer;
+
+    use super::*;
+
+    #[test]
+    fn nfs_passes_with_mounts() -> Result<()> {
+        if !can_run("csi-sanity on nfs", &[&needs()[..], &[Need::Guest, Need::Program("rpc.nfsd")]].concat())? {
+            return Ok(());
+        }
+        let scratch = Scratch::new()?;
+        let mut server = NfsServer::new(scratch.path())?;
+        let machine = server.client(scratch.path())?;
+        let keys = format!("server: {}\nexport: {}\nquota: none", machine.server(), NfsServer::EXPORT);
+        let program = machine.running(DUNNAGE)?;
+        let setup = Setup::new()?.rootless_backend("only", "nfs", &keys);
+        let host = setup.start(program.to_str().context("a path that is no text")?)?;
+        run(&host, Case { csi_name: ONLY, access: "mount", ..Case::default() })?.judge("nfs")
+    }
 }
 
 /// A driver whose root is a file system of its own that `mkfs` makes.

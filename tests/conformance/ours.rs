@@ -23,7 +23,11 @@ fn test_only(only: &[&str], (driver, disk): (&str, Disk<'_>), keys: &str, params
     if let Some(mkfs) = disk {
         mount_new(&setup.scratch().path().join("disk"), 2048, &setup.root("tested"), mkfs, "loop")?;
     }
-    let host = setup.prepare(DUNNAGE)?;
+    test_program(only, DUNNAGE, setup, params)
+}
+
+fn test_program(only: &[&str], program: &str, setup: Setup, params: &str) -> Result<Report> {
+    let host = setup.prepare(program)?;
     host.init()?;
     let folder = host.setup().scratch().folder("paths")?;
     let socket = host.socket("tested.csi.dunnage.dev");
@@ -33,7 +37,7 @@ fn test_only(only: &[&str], (driver, disk): (&str, Disk<'_>), keys: &str, params
         endpoint: Endpoint::at(socket)?,
         params,
         only: only.iter().map(ToString::to_string).collect(),
-        start: Some(format!("exec {DUNNAGE} serve --config {}", host.setup().config().display())),
+        start: Some(format!("exec {program} serve --config {}", host.setup().config().display())),
         seed: 7,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -108,4 +112,34 @@ other_parameters: {compression: lzo}
 mutable_parameters: [{compression: lzo}, {compression: zstd}]
 ";
     passes(&test(("btrfs", Some(&["mkfs.btrfs", "-q"])), "", params)?, 100)
+}
+
+mod in_guest {
+    //! What needs a kernel with an NFS server.
+
+    use anyhow::Context;
+    use dunnage_test_common::{NfsServer, Scratch};
+
+    use super::*;
+
+    #[test]
+    fn nfs_is_conformant() -> Result<()> {
+        if !can_run("nfs_is_conformant", &[Need::Root, Need::Guest, Need::Program("rpc.nfsd")])? {
+            return Ok(());
+        }
+        let scratch = Scratch::new()?;
+        let mut server = NfsServer::new(scratch.path())?;
+        let machine = server.client(scratch.path())?;
+        let keys = format!("server: {}\nexport: {}\nquota: none", machine.server(), NfsServer::EXPORT);
+        let program = machine.running(DUNNAGE)?;
+        let params = "
+size: 4MiB
+kills: 8
+mount_flags: [noatime]
+parameters: {onDelete: delete}
+other_parameters: {onDelete: archive}
+";
+        let setup = Setup::new()?.rootless_backend("tested", "nfs", &keys);
+        passes(&test_program(&[], program.to_str().context("a path that is no text")?, setup, params)?, 60)
+    }
 }

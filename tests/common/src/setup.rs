@@ -41,12 +41,18 @@ impl Setup {
     ///
     /// # Errors
     /// The root cannot be made.
-    pub fn backend(mut self, name: &str, driver: &str, rest: &str) -> Result<Self> {
+    pub fn backend(self, name: &str, driver: &str, rest: &str) -> Result<Self> {
         let root = self.scratch.folder(&format!("roots/{name}"))?;
-        let mut text = format!("  - name: {name}\n    driver: {driver}\n    root: {}\n", root.display());
+        Ok(self.rootless_backend(name, driver, &format!("root: {}\n{rest}", root.display())))
+    }
+
+    /// Adds a backend whose store is no folder of this machine.
+    #[must_use]
+    pub fn rootless_backend(mut self, name: &str, driver: &str, rest: &str) -> Self {
+        let mut text = format!("  - name: {name}\n    driver: {driver}\n");
         rest.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
         self.backends.push((name.into(), text));
-        Ok(self)
+        self
     }
 
     /// Puts backends behind one name; they then have none of their own.
