@@ -52,7 +52,7 @@ pub fn check(config: &Config, drivers: &[DriverEntry]) -> Vec<Section> {
     let mut backends: Vec<_> = config
         .backends
         .iter()
-        .map(|backend| (&backend.name, backend::findings(backend, &config.node, &memory, drivers)))
+        .map(|backend| (&backend.name, backend::findings(backend, config, &memory, drivers)))
         .collect();
     clash::add(&mut backends);
     sections.extend(backends.into_iter().map(|(name, findings)| Section::new(format!("backend {name}"), findings)));

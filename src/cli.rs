@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config_file;
 mod conformance;
+mod create_mounted;
 mod demo;
 mod guard;
 mod init;
@@ -89,6 +90,8 @@ commands! {
     conformance::Conformance,
     schema::Schema,
     completions::Completions,
+    #[command(hide = true)]
+    create_mounted::CreateMounted,
     #[command(hide = true)]
     guard::GuardFrozen,
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunnage_driver_api::{BackendName, Configured, DriverEntry, NodeName};
+use dunnage_driver_api::{BackendName, Configured, DriverEntry, NodeName, Reach};
 
 pub use csi_name::{CsiName, DOMAIN, NoCsiName};
 pub use environment::Environment;
@@ -63,6 +63,8 @@ pub struct BackendConfig {
     pub name: BackendName,
     /// The name of its driver.
     pub driver: &'static str,
+    /// From where its volumes can be used.
+    pub reach: Reach,
     /// What the driver made of its own keys.
     pub configured: Arc<dyn Configured>,
     /// The nodes that have the store; `None` means all.
@@ -79,8 +81,14 @@ pub struct BackendConfig {
 
 impl BackendConfig {
     /// Whether this node has the store.
-    pub fn is_on(&self, node: &NodeName) -> bool {
+    pub fn has_store(&self, node: &NodeName) -> bool {
         self.nodes.as_ref().is_none_or(|nodes| nodes.contains(node))
+    }
+
+    /// Whether a process that runs `mode` on this node has anything of it: the store, or, of one that every node reaches,
+    /// the node half.
+    pub fn is_on(&self, node: &NodeName, mode: Mode) -> bool {
+        self.has_store(node) || (self.reach == Reach::Everywhere && mode != Mode::Controller)
     }
 }
 

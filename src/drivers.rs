@@ -13,5 +13,7 @@ pub fn drivers() -> Vec<DriverEntry> {
         DriverEntry::of::<dunnage_driver_image::Image>(),
         #[cfg(feature = "lvm")]
         DriverEntry::of::<dunnage_driver_lvm::Lvm>(),
+        #[cfg(feature = "nfs")]
+        DriverEntry::of::<dunnage_driver_nfs::Nfs>(),
     ]
 }

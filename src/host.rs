@@ -11,6 +11,7 @@ mod health;
 mod heap;
 mod instances;
 mod memory;
+mod opening;
 mod orphans;
 mod plugin;
 mod privileges;
@@ -19,7 +20,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunnage_driver_api::{Opening, Result};
+use dunnage_driver_api::Result;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -89,7 +90,7 @@ impl Host {
         let slot =
             |one: &BackendConfig| Slot::new(one.clone(), &config.node, config.mode, &memory, telemetry.metrics());
         let slots: Vec<_> = config.backends.iter().map(slot).collect();
-        if !config.backends.iter().any(|backend| backend.is_on(&config.node)) {
+        if !config.backends.iter().any(|backend| backend.is_on(&config.node, config.mode)) {
             tracing::warn!(node = %config.node, "no backend is on this node, so nothing is served: see `nodes` and `node`");
         }
         let status = Arc::new(Status::new(&slots, &config.plugins));
@@ -106,7 +107,7 @@ impl Host {
         let keeping = Keeping { mode: config.mode, memory, instances: Instances::default(), names };
         for slot in &slots {
             let commands = slot.configured.commands.clone();
-            let opening = Opening::new(slot.config.name.clone(), config.node.clone(), commands);
+            let opening = slot.config.opening(&config.node, config.mode, commands);
             tasks.spawn(backend::keep_open(slot.clone(), opening, keeping.clone()));
         }
         for (index, plugin) in config.plugins.iter().enumerate() {

@@ -29,6 +29,7 @@ mod publish;
 mod record;
 mod request;
 mod root;
+mod served;
 mod signature;
 mod stage;
 mod stats;
@@ -42,8 +43,9 @@ mod uses;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use dunnage_driver_api::{Error, Result, Tool, VolumeId};
+use dunnage_driver_api::{Error, Questions, Result, Tool, VolumeId};
 
 pub use hold::Still;
 pub(crate) use hold::{Guards, watch as watch_frozen};
@@ -51,12 +53,19 @@ pub(crate) use kernel::check as check_kernel;
 pub use namespace::Audience;
 pub(crate) use namespace::is_of_host;
 pub use request::{PublishVolume, Release, StageVolume};
+pub(crate) use served::{Creators, OfDrivers, create as create_mounted};
 pub(crate) use stats::of_its_own;
 pub use stats::{Unit, Usage};
 pub use uses::Uses;
 
 /// Programs that the engine runs; `check` looks for them.
 pub const TOOLS: &[Tool] = &[format::MKFS_EXT4, check::E2FSCK, grow::RESIZE2FS, format::MKFS_XFS, format::MKFS_BTRFS];
+
+/// The servers of file systems that are mounted, by the numbers of their devices.
+type Servers = Questions<(u32, u32)>;
+
+/// How long a server may take to answer: statistics and health are answered within 2 seconds.
+const ANSWER: Duration = Duration::from_millis(1500);
 
 /// How the engine works.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +89,8 @@ pub struct Engine {
     namespace: namespace::Namespace,
     holding: Arc<hold::Holding>,
     guards: Guards,
+    creators: Creators,
+    questions: Arc<Servers>,
 }
 
 impl Engine {
@@ -93,7 +104,15 @@ impl Engine {
         let records = record::Records::new(&folder, &boot()?);
         records.prepare(&folder)?;
         let namespace = namespace::Namespace::new(options.audience);
-        let engine = Self { records, folder, namespace, holding: Arc::default(), guards: Guards::own() };
+        let engine = Self {
+            records,
+            folder,
+            namespace,
+            holding: Arc::default(),
+            guards: Guards::own(),
+            creators: Creators::own(),
+            questions: Arc::default(),
+        };
         engine.thaw_left()?;
         Ok(engine)
     }

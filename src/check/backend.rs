@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use dunnage_driver_api::{DriverEntry, Finding, NodeName, Opening, System};
+use dunnage_driver_api::{DriverEntry, Finding, System};
 
-use crate::config::{BackendConfig, Ephemeral};
+use crate::config::{BackendConfig, Config, Ephemeral};
 use crate::host::Memory;
 
 /// How long a driver may look. A store that hangs never answers.
@@ -15,11 +15,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn findings(
     backend: &BackendConfig,
-    node: &NodeName,
+    config: &Config,
     memory: &Memory,
     drivers: &[DriverEntry],
 ) -> Vec<Finding> {
-    if !backend.is_on(node) {
+    if !backend.is_on(&config.node, config.mode) {
         return vec![Finding::ok("is not on this node")];
     }
     let mut findings: Vec<_> = drivers
@@ -35,7 +35,7 @@ pub(super) fn findings(
         })
         .collect();
     let configured = Arc::clone(&backend.configured);
-    let opening = Opening::new(backend.name.clone(), node.clone(), Arc::new(System));
+    let opening = backend.opening(&config.node, config.mode, Arc::new(System));
     let looked = within(LIMIT, move || configured.check(&opening));
     findings.extend(memory.mismatch(&backend.name, &looked));
     findings.extend(looked);

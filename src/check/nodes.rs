@@ -6,7 +6,7 @@ use crate::config::Config;
 
 /// A warning, since one configuration may be that of many nodes.
 pub(super) fn finding(config: &Config) -> Option<Finding> {
-    if config.backends.iter().any(|backend| backend.is_on(&config.node)) {
+    if config.backends.iter().any(|backend| backend.is_on(&config.node, config.mode)) {
         return None;
     }
     Some(Finding::warning(

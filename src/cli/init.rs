@@ -30,7 +30,7 @@ impl Run for Init {
         let mut status = Status::Success;
         let mut table = Table::new(0);
         for backend in chosen(&config, &self.backends)? {
-            let opening = Opening::new(backend.name.clone(), config.node.clone(), Arc::new(System));
+            let opening = backend.opening(&config.node, config.mode, Arc::new(System));
             // Who names a backend may mean to replace its store; who names none means those that are new.
             let missed = if self.backends.is_empty() { missed(&memory, backend, &opening) } else { None };
             let outcome = match missed.map_or_else(|| backend.configured.init(&opening), Err) {
@@ -70,7 +70,7 @@ fn accept(memory: &Memory, backend: &BackendConfig, instance: &InstanceId) -> an
 
 fn chosen<'a>(config: &'a Config, names: &[BackendName]) -> anyhow::Result<Vec<&'a BackendConfig>> {
     if names.is_empty() {
-        return Ok(config.backends.iter().filter(|backend| backend.is_on(&config.node)).collect());
+        return Ok(config.backends.iter().filter(|backend| backend.has_store(&config.node)).collect());
     }
     names.iter().map(|name| one(config, name)).collect()
 }
@@ -80,7 +80,7 @@ fn one<'a>(config: &'a Config, name: &BackendName) -> anyhow::Result<&'a Backend
         let known: Vec<_> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
         bail!("there is no backend {name} in the configuration: there are {}", known.join(", "));
     };
-    if !backend.is_on(&config.node) {
+    if !backend.has_store(&config.node) {
         bail!("the backend {name} is not on this node, {}: run this on one of its `nodes`", config.node);
     }
     Ok(backend)

@@ -112,7 +112,11 @@ fn uses(config: &Config) -> anyhow::Result<BTreeMap<VolumeId, Uses>> {
 async fn lists(config: &Config, uses: BTreeMap<VolumeId, Uses>) -> Vec<(PluginConfig, anyhow::Result<Vec<Row>>)> {
     let uses = Arc::new(uses);
     let here = |plugin: &&PluginConfig| {
-        plugin.backends.iter().filter_map(|index| config.backends.get(*index)).any(|one| one.is_on(&config.node))
+        plugin
+            .backends
+            .iter()
+            .filter_map(|index| config.backends.get(*index))
+            .any(|one| one.is_on(&config.node, config.mode))
     };
     let mut asked = JoinSet::new();
     for (order, plugin) in config.plugins.iter().filter(here).cloned().enumerate() {

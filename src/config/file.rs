@@ -104,7 +104,8 @@ pub(super) struct BackendKeys {
     /// The CSI name of the backend's plugin. Without it `<name>.csi.dunnage.dev`.
     pub(super) csi_name: Option<CsiName>,
 
-    /// The nodes that have the store. Without it all of them.
+    /// The nodes that have the store. Without it all of them. Of a store that every node reaches (`nfs`) the nodes that may
+    /// make and remove volumes: one process does at a time, and every node uses them.
     #[schemars(length(min = 1))]
     pub(super) nodes: Option<Vec<NodeName>>,
 

@@ -109,6 +109,7 @@ fn backend(
     let config = BackendConfig {
         name: own.name,
         driver: driver.name,
+        reach: driver.reach,
         configured,
         nodes: own.nodes,
         ephemeral: own.ephemeral,

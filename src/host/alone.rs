@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use dunnage_driver_api::{DriverEntry, Opening, System};
+use dunnage_driver_api::{DriverEntry, System};
 
 use super::Host;
 use crate::config::{Config, Environment};
@@ -19,7 +19,7 @@ impl Host {
     pub async fn start_alone(config: &str, drivers: &[DriverEntry]) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let config = Config::parse(config, drivers, &Environment::default())?;
         for backend in &config.backends {
-            let opening = Opening::new(backend.name.clone(), config.node.clone(), Arc::new(System));
+            let opening = backend.opening(&config.node, config.mode, Arc::new(System));
             let marked = tokio::task::block_in_place(|| backend.configured.init(&opening));
             marked.map_err(|error| format!("cannot mark the root of {}: {}", backend.name, error.report()))?;
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dunnage_driver_api::{Backend, BackendName, Context, Error, InstanceId, NodeName, Opening, System, Total};
+use dunnage_driver_api::{Backend, BackendName, Context, Error, InstanceId, NodeName, Opening, Reach, System, Total};
 use tokio::sync::watch;
 
 use super::instances::{Instances, is_copy};
@@ -66,7 +66,8 @@ impl Slot {
             waits: metrics.waits(name.as_str()),
             name,
         });
-        let state = if config.is_on(node) { State::Closed("it is being opened".into()) } else { State::Elsewhere };
+        let state =
+            if config.is_on(node, mode) { State::Closed("it is being opened".into()) } else { State::Elsewhere };
         let left_out = Arc::default();
         let (state, total) = (watch::Sender::new(state), watch::Sender::new(None));
         Self { config, configured, remembered, former, state, left_out, total }
@@ -211,9 +212,12 @@ async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backe
     let (driver, init, opening, keeping) =
         (slot.config.configured.clone(), slot.config.init, opening.clone(), keeping.clone());
     let (ephemeral, block_size) = (slot.config.ephemeral.clone(), slot.config.changed_block_size);
+    let reach = slot.config.reach;
     let work = move || {
         let name = &opening.backend;
         // An empty place where this backend had a store is not new: its disk is missing.
+        // A store that others share is marked where it is served, not by whoever comes to use it.
+        let init = init && (opening.store_here || reach == Reach::Node);
         if init && keeping.memory.instance(name)?.is_none() {
             driver.init(&opening)?;
         }

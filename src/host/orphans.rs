@@ -18,7 +18,7 @@ pub(super) fn warn(config: &Config, engine: &Engine, memory: &Memory) -> Result<
     for volume in engine.recorded()? {
         *orphans.entry(volume.instance).or_default() += 1;
     }
-    for backend in config.backends.iter().filter(|backend| backend.is_on(&config.node)) {
+    for backend in config.backends.iter().filter(|backend| backend.is_on(&config.node, config.mode)) {
         match memory.instance(&backend.name)? {
             Some(instance) => {
                 for own in memory.former(&backend.name).iter().chain([&instance]) {

@@ -13,7 +13,7 @@ use super::options::Options;
 const OPTIONS: &str = "take the mount options of";
 
 /// The attributes for fsmount(2), whose set never has more than the known 32 bits.
-fn attributes(options: &Options, read_only: bool) -> MountAttrFlags {
+pub(super) fn attributes(options: &Options, read_only: bool) -> MountAttrFlags {
     MountAttrFlags::from_bits_retain(options.attributes.read_only(read_only).set as u32)
 }
 
@@ -98,7 +98,7 @@ impl Failure {
 }
 
 /// What the kernel says of the last failure: one message a read, each with a letter for its weight before it.
-fn words(context: BorrowedFd<'_>) -> String {
+pub(super) fn words(context: BorrowedFd<'_>) -> String {
     let mut words = Vec::new();
     let mut message = [0; 512];
     while let Ok(length @ 1..) = rustix::io::read(context, &mut message) {

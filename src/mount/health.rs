@@ -6,10 +6,10 @@ use std::path::Path;
 use dunnage_driver_api::{HealthFinding, HealthStatus, Result, VolumeId};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
-use super::Engine;
 use super::place::{Place, Seen};
 use super::record::Device;
 use super::root::Root;
+use super::{ANSWER, Engine};
 
 impl Engine {
     /// What is wrong with the volume here; nothing for one that was never brought to this node. Asks the file system
@@ -36,6 +36,13 @@ impl Engine {
             let missing = inaccessible("TargetMountMissing", "is not mounted where it was published", path.as_path());
             let found = if target.asked.block {
                 (look(path.as_path()) != Some(Seen::Mount(target.root))).then_some(missing)
+            } else if target.served {
+                let (at, root, may_be, read_only) =
+                    (path.as_path().to_owned(), target.root, missing.clone(), target.read_only);
+                let silent = inaccessible("ServerSilent", "has a server that does not answer", path.as_path());
+                let answered =
+                    self.questions.ask(&root.device(), ANSWER, move || mount_finding(&at, root, may_be, read_only))?;
+                answered.unwrap_or(Some(silent))
             } else {
                 mount_finding(path.as_path(), target.root, missing, target.read_only)
             };

@@ -1,8 +1,9 @@
 //! A place in the tree of files where a mount is, or goes.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{Error, Result};
@@ -12,10 +13,13 @@ use rustix::mount::{MoveMountFlags, UnmountFlags};
 
 use super::namespace::Namespace;
 use super::root::{self, FailedMount, LOOK, Root, statx};
+use super::{ANSWER, Servers};
 
 /// How long an unmount that is refused as busy is tried again: such answers are mostly of a moment (a program that
 /// was just started and still holds a descriptor).
 const BUSY: Duration = Duration::from_secs(2);
+/// How long the last unmount of a file system on the network may take to write what is not written yet.
+const WRITTEN: Duration = Duration::from_secs(10);
 
 /// What is at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,14 @@ pub(super) enum Seen {
     Failed(FailedMount),
     /// A mount whose server is gone for good.
     Dead,
+}
+
+/// What is at a place, where that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closely {
+    Seen(Seen),
+    /// A mount whose server does not answer.
+    Silent,
 }
 
 /// What a mount goes on.
@@ -119,38 +131,57 @@ impl Place {
         })
     }
 
-    /// What is there, and whether its server still answers. May hang with a server that is silent.
-    fn look_closely(&self) -> Result<Seen> {
+    /// What is there, and whether its server still answers.
+    fn look_closely(&self, questions: &Arc<Servers>) -> Result<Closely> {
         let seen = self.look()?;
-        if let Seen::Mount(_) = seen
-            && let Err(error) = self.open().and_then(|file| Ok(rustix::fs::fstatfs(&file)?))
-            && error.raw_os_error().is_some_and(|number| is_dead(Errno::from_raw_os_error(number)))
-        {
-            return Ok(Seen::Dead);
-        }
-        Ok(seen)
+        Ok(match seen {
+            Seen::Mount(root) => match self.ask(questions, root)? {
+                Some(Err(error)) if is_dead(error) => Closely::Seen(Seen::Dead),
+                Some(_) => Closely::Seen(seen),
+                None => Closely::Silent,
+            },
+            seen => Closely::Seen(seen),
+        })
+    }
+
+    /// Asks the server of the mount that is there whether it is there still; `None` where it does not answer.
+    fn ask(&self, questions: &Arc<Servers>, root: Root) -> Result<Option<rustix::io::Result<()>>> {
+        let (folder, name) = (self.held()?, self.name.clone());
+        questions.ask(&root.device(), ANSWER, move || {
+            // The mount is held open no longer than the question takes: it is to be unmounted.
+            rustix::fs::openat(&folder, &name, HANDLE, Mode::empty()).and_then(rustix::fs::fstatfs).map(drop)
+        })
     }
 
     /// What is there once every mount whose server is gone has been taken away.
-    pub(super) fn look_alive(&self) -> Result<Seen> {
+    ///
+    /// # Errors
+    /// Where its server is silent: nobody knows whether it is gone.
+    pub(super) fn look_alive(&self, questions: &Arc<Servers>) -> Result<Seen> {
         loop {
-            match self.look_closely()? {
-                Seen::Dead => self.unmount_dead()?,
-                seen => return Ok(seen),
+            match self.look_closely(questions)? {
+                Closely::Seen(Seen::Dead) => self.unmount_dead()?,
+                Closely::Seen(seen) => return Ok(seen),
+                Closely::Silent => {
+                    return Err(Error::internal(format!(
+                        "what is mounted at {} does not answer: see whether its server runs, and the network between",
+                        self.path.display()
+                    )));
+                }
             }
         }
     }
 
-    /// Takes away all mounts that show `root`.
+    /// Takes away all mounts that show `root`; `served` says that a server on the network has it.
     ///
     /// # Errors
     /// FailedPrecondition for a mount of somebody else's, which is left alone.
-    pub(super) fn unmount_all(&self, root: Option<Root>) -> Result<()> {
+    pub(super) fn unmount_all(&self, questions: &Arc<Servers>, root: Option<Root>, served: bool) -> Result<()> {
         loop {
             match (self.look()?, root) {
-                (Seen::Mount(seen), Some(root)) if seen == root => self.unmount()?,
-                (Seen::Failed(mount), Some(root)) if mount.is_of(root) => self.unmount()?,
-                (Seen::Mount(_) | Seen::Failed(_), _) if self.look_closely()? != Seen::Dead => {
+                (Seen::Mount(seen), Some(root)) if seen == root => self.unmount(questions, served)?,
+                (Seen::Failed(mount), Some(root)) if mount.is_of(root) => self.unmount(questions, served)?,
+                (Seen::Mount(_) | Seen::Failed(_), _) if self.look_closely(questions)? != Closely::Seen(Seen::Dead) => {
                     return Err(self.foreign_mount());
                 }
                 (Seen::Mount(_) | Seen::Failed(_) | Seen::Dead, _) => self.unmount_dead()?,
@@ -179,8 +210,7 @@ impl Place {
 
     /// Opens what is there as a handle alone (`O_PATH`): nothing is asked of a device or a server.
     pub(super) fn open(&self) -> std::io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.folder, &self.name, flags, Mode::empty())?)
+        Ok(rustix::fs::openat(&self.folder, &self.name, HANDLE, Mode::empty())?)
     }
 
     /// Makes what a mount goes on.
@@ -203,17 +233,18 @@ impl Place {
     }
 
     /// Takes the topmost mount away. What is not a mount (any more) is well so.
-    fn unmount(&self) -> Result<()> {
+    fn unmount(&self, questions: &Arc<Servers>, served: bool) -> Result<()> {
         let until = Instant::now() + BUSY;
         loop {
-            match rustix::mount::unmount(self.by_descriptor(), UnmountFlags::NOFOLLOW) {
+            let done = if served { self.unmount_served()? } else { unmount(&self.folder, &self.name) };
+            match done {
                 Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
                 // There is no event to wait for: nobody tells when the last user of a mount goes.
                 Err(Errno::BUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
                 // What uses it may be a call that its server never answers, and that nobody can end. Only this mount goes,
                 // others may show the same file system; and only where the server does not answer now, or a healthy
                 // volume would be taken from under the programs that have files open on it.
-                Err(Errno::BUSY) if self.is_silent()? => return self.unmount_with(UnmountFlags::DETACH),
+                Err(Errno::BUSY) if self.is_silent(questions)? => return self.unmount_with(UnmountFlags::DETACH),
                 Err(Errno::BUSY) => {
                     return Err(Error::precondition(format!(
                         "{} is in use: end the programs that have files open or a working directory in it",
@@ -226,19 +257,53 @@ impl Place {
         }
     }
 
-    /// Whether what is mounted is served by a program or over a network, and the server does not answer.
-    fn is_silent(&self) -> Result<bool> {
-        let name = Path::new(&self.name);
-        Ok(root::is_served_elsewhere(self.folder.as_fd(), name)? && !root::answers(self.folder.as_fd(), name)?)
+    /// The same for a file system that a server on the network has. The last unmount of one writes out what is not written
+    /// yet, for which it would wait for a server that is gone: that goes on without this call. The mount has left its place
+    /// before.
+    fn unmount_served(&self) -> Result<rustix::io::Result<()>> {
+        let (folder, name) = (self.held()?, self.name.clone());
+        let (ended, end) = mpsc::channel();
+        let work = move || {
+            // Who waits may have given up.
+            let _ = ended.send(unmount(&folder, &name));
+        };
+        let thread = std::thread::Builder::new().name("unmount".into()).spawn(work);
+        thread.map_err(|error| self.error("unmount", error))?;
+        match end.recv_timeout(WRITTEN) {
+            Ok(done) => Ok(done),
+            Err(_) if matches!(self.look()?, Seen::Mount(_) | Seen::Failed(_) | Seen::Dead) => Ok(Err(Errno::BUSY)),
+            Err(_) => {
+                tracing::warn!(
+                    path = %self.path.display(),
+                    "unmounted, and the kernel has data of it that is not on the server yet: it is written when the server answers"
+                );
+                Ok(Ok(()))
+            }
+        }
     }
 
-    /// Takes a mount away whose server is gone: it holds nothing that could still be written.
+    /// Whether what is mounted is served by a program or over a network, and the server does not answer.
+    fn is_silent(&self, questions: &Arc<Servers>) -> Result<bool> {
+        let fs_type = root::fs_type_of(self.folder.as_fd(), Path::new(&self.name))?;
+        if !fs_type.is_some_and(|fs_type| root::is_served_elsewhere(&fs_type)) {
+            return Ok(false);
+        }
+        match self.look()? {
+            Seen::Mount(root) => Ok(!matches!(self.ask(questions, root)?, Some(Ok(())))),
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes a mount away whose server is gone: it holds nothing that could still be written. Whoever waits for a program
+    /// that is the server is freed; a server on the network may have other volumes, whose writes such force would lose.
     fn unmount_dead(&self) -> Result<()> {
-        self.unmount_with(UnmountFlags::FORCE | UnmountFlags::DETACH)
+        let fs_type = root::fs_type_of(self.folder.as_fd(), Path::new(&self.name)).unwrap_or_default();
+        let fuse = fs_type.is_some_and(|fs_type| root::is_fuse(&fs_type));
+        self.unmount_with(if fuse { UnmountFlags::FORCE | UnmountFlags::DETACH } else { UnmountFlags::DETACH })
     }
 
     fn unmount_with(&self, flags: UnmountFlags) -> Result<()> {
-        rustix::mount::unmount(self.by_descriptor(), flags | UnmountFlags::NOFOLLOW)
+        rustix::mount::unmount(by_descriptor(&self.folder, &self.name), flags | UnmountFlags::NOFOLLOW)
             .map_err(|error| self.error("unmount", error))
     }
 
@@ -261,14 +326,23 @@ impl Place {
             .map_err(|error| self.error("look at", error))
     }
 
-    /// A path of the very name in the very folder that was looked at: umount2(2) takes no descriptor.
-    fn by_descriptor(&self) -> PathBuf {
-        Path::new("/proc/self/fd").join(self.folder.as_raw_fd().to_string()).join(&self.name)
+    /// The folder for a thread that may outlive the call.
+    fn held(&self) -> Result<OwnedFd> {
+        self.folder.try_clone().map_err(|error| self.error("open", error))
     }
 
     fn error(&self, what: &str, error: impl Into<std::io::Error>) -> Error {
         Error::io(format!("cannot {what} {}", self.path.display()), error)
     }
+}
+
+/// A path of the very name in the very folder that was looked at: umount2(2) takes no descriptor.
+fn by_descriptor(folder: &OwnedFd, name: &OsStr) -> PathBuf {
+    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name)
+}
+
+fn unmount(folder: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
+    rustix::mount::unmount(by_descriptor(folder, name), UnmountFlags::NOFOLLOW)
 }
 
 /// Whether a mount that shows `root` is at the path.
@@ -289,6 +363,8 @@ pub(super) fn open_mounted(path: &Path, root: Root) -> Result<Option<OwnedFd>> {
     }
 }
 
+/// What is opened as a handle alone.
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {

@@ -1,6 +1,7 @@
 //! NodePublishVolume: a volume is shown at a target.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{
     Context, Error, ErrorKind, Node, ReleaseRecord, Result, Source, SourceRequest, Staging, StagingPath, VolumeId,
@@ -13,7 +14,10 @@ use super::request::PublishVolume;
 use super::root::Root;
 use super::stage::{Contexts, IfBlank, options_of};
 use super::uses::published;
-use super::{Engine, bind, directory, sys};
+use super::{Engine, bind, directory, served, sys};
+
+/// How long a server may take until a volume of it is mounted.
+const MOUNTED: Duration = Duration::from_secs(20);
 
 /// One publish, as its steps need it.
 #[derive(Clone, Copy)]
@@ -38,20 +42,20 @@ impl Engine {
         self.take_lost_targets(&mut record)?;
         if let Some(published) = record.published.get(&request.target_path)
             && let Some(place) = Place::find(request.target_path.as_path())?
-            && place.look_alive()? == Seen::Mount(published.root)
+            && place.look_alive(&self.questions)? == Seen::Mount(published.root)
         {
             return if published.asked == asked { Ok(()) } else { Err(published_otherwise(request)) };
         }
         self.forget_gone_targets(&mut record)?;
         check_other_targets(&record, request, &asked)?;
         let call = Call { cx, node, request, options: &options, asked: &asked };
-        let mount = match staging {
-            Staging::None => self.mount_of_directory(call)?,
-            Staging::Needed => self.mount_of_stage(call, &mut record)?,
+        let (mount, served) = match staging {
+            Staging::None => self.mount_of_source(call)?,
+            Staging::Needed => (self.mount_of_stage(call, &mut record)?, false),
         };
         let place = self.target_place(request, &asked)?;
         let read_only = asked.is_read_only() || options.attributes.is_read_only();
-        let published = Published { asked, read_only, root: Root::of(&mount)? };
+        let published = Published { asked, read_only, served, root: Root::of(&mount)? };
         record.published.insert(request.target_path.clone(), published);
         self.records.store(&record)?;
         let attached = self.settle_device(&record).and_then(|()| place.attach(mount.as_fd()));
@@ -73,7 +77,7 @@ impl Engine {
         }
         for (path, published) in &record.published {
             if let Some(place) = Place::find(path.as_path())? {
-                place.unmount_all(Some(published.root))?;
+                place.unmount_all(&self.questions, Some(published.root), published.served)?;
             }
         }
         record.published.clear();
@@ -87,8 +91,9 @@ impl Engine {
         Ok(())
     }
 
-    /// A mount of a volume that is a directory, which is opened anew for each target.
-    fn mount_of_directory(&self, call: Call<'_>) -> Result<OwnedFd> {
+    /// A mount of a volume that is not staged, which is made anew for each target; and whether a server on the network has
+    /// what is mounted.
+    fn mount_of_source(&self, call: Call<'_>) -> Result<(OwnedFd, bool)> {
         let Call { cx, node, request, options, asked } = call;
         if asked.block {
             return Err(Error::precondition(format!(
@@ -96,12 +101,18 @@ impl Engine {
                 request.volume
             )));
         }
-        let attributes = options.of_mount_alone()?.read_only(asked.is_read_only());
         let keep = |_: &ReleaseRecord| Err(Error::internal("a volume that is not staged has no release record"));
         let wanted =
             SourceRequest::new(&request.volume, &keep).with_contexts(&request.volume_context, &request.publish_context);
         match node.source(cx, &wanted)? {
-            Source::Directory(source) => directory::copy_of(&source, attributes),
+            Source::Directory(source) => {
+                let attributes = options.of_mount_alone()?.read_only(asked.is_read_only());
+                Ok((directory::copy_of(&source, attributes)?, false))
+            }
+            Source::Mount(source) => {
+                let within = cx.deadline.saturating_duration_since(Instant::now()).min(MOUNTED);
+                Ok((served::mount(&self.creators, &source, options, asked.is_read_only(), within)?, true))
+            }
             _ => Err(Error::internal("the driver gave a device for a volume that it does not want staged")),
         }
     }
@@ -205,7 +216,7 @@ impl Engine {
         let path = request.target_path.as_path();
         let kind = if asked.block { Kind::File } else { Kind::Directory };
         let place = Place::make(path, &self.namespace)?;
-        match (place.look_alive()?, kind) {
+        match (place.look_alive(&self.questions)?, kind) {
             (Seen::Missing, kind) => place.create(kind)?,
             (Seen::Directory, Kind::Directory) | (Seen::File, Kind::File) => {}
             (Seen::Mount(_), _) => return Err(place.foreign_mount()),

@@ -81,6 +81,9 @@ pub(super) struct Published {
     /// Whether the mount is read-only, by the mode, the flag or an option.
     #[serde(default)]
     pub(super) read_only: bool,
+    /// Whether a server on the network has what is mounted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) served: bool,
     pub(super) root: Root,
 }
 

@@ -3,9 +3,6 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
 use dunnage_driver_api::{Error, Result};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
@@ -15,9 +12,6 @@ use super::namespace;
 
 /// Looks at a file without asking a server that may never answer, and never through a link.
 pub(super) const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT).union(AtFlags::STATX_DONT_SYNC);
-
-/// How long the server of a mount may take to answer whether it is there.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// What a mount shows at its top, in the kernel's numbers: the same file system and the same file of it.
 ///
@@ -36,6 +30,16 @@ impl Root {
         statx(file.as_fd(), Path::new(""), LOOK | AtFlags::EMPTY_PATH)
             .map(|seen| Self::from(&seen))
             .map_err(|error| Error::io("cannot look at an open mount", error))
+    }
+
+    /// The number of the file system's device.
+    pub(super) fn device(self) -> (u32, u32) {
+        (self.major, self.minor)
+    }
+
+    /// The number of the inode.
+    pub(super) fn inode(self) -> u64 {
+        self.inode
     }
 }
 
@@ -66,33 +70,21 @@ pub(super) fn failed_mount(folder: BorrowedFd<'_>, name: &Path) -> Result<Option
     Ok(device.and_then(|(major, minor)| Some(FailedMount { major: major.parse().ok()?, minor: minor.parse().ok()? })))
 }
 
-/// Whether the file system that is mounted at a name is served by a program or over a network.
-pub(super) fn is_served_elsewhere(folder: BorrowedFd<'_>, name: &Path) -> Result<bool> {
+/// The type of the file system that is mounted at a name; `None` where no mount begins there.
+pub(super) fn fs_type_of(folder: BorrowedFd<'_>, name: &Path) -> Result<Option<String>> {
     let line = line_of_mount(folder, name)?;
     let fs_type = line.as_deref().and_then(|line| line.split_once(" - ")?.1.split(' ').next());
-    Ok(fs_type.is_some_and(|fs_type| {
-        matches!(fs_type, "fuse" | "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "9p" | "afs")
-            || fs_type.starts_with("fuse.")
-    }))
+    Ok(fs_type.map(str::to_owned))
 }
 
-/// Whether the server of the file system that is mounted at a name answers within [`ANSWER`]. The thread that asks ends
-/// when the server answers or goes, however late: the caller must not ask about one mount over and over.
-pub(super) fn answers(folder: BorrowedFd<'_>, name: &Path) -> Result<bool> {
-    let failed = |error: std::io::Error| Error::io(format!("cannot look at the mount {}", name.display()), error);
-    let (folder, name) = (folder.try_clone_to_owned().map_err(failed)?, name.to_owned());
-    let (answered, answer) = mpsc::channel();
-    let ask = move || {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // The mount is held open no longer than the question takes: it is to be unmounted.
-        let alive = rustix::fs::openat(&folder, &name, flags, Mode::empty())
-            .and_then(|file| rustix::fs::fstatfs(&file))
-            .is_ok();
-        // Who asked may have given up.
-        let _ = answered.send(alive);
-    };
-    thread::Builder::new().name("mount-answers".into()).spawn(ask).map_err(failed)?;
-    Ok(answer.recv_timeout(ANSWER).unwrap_or(false))
+/// Whether a file system of this type is served by a program of this machine.
+pub(super) fn is_fuse(fs_type: &str) -> bool {
+    fs_type == "fuse" || fs_type.starts_with("fuse.")
+}
+
+/// Whether a file system of this type is served by a program or over a network.
+pub(super) fn is_served_elsewhere(fs_type: &str) -> bool {
+    is_fuse(fs_type) || matches!(fs_type, "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "9p" | "afs")
 }
 
 /// The line in the table of mounts for the mount at a name; `None` where no mount begins there. The only looks that read

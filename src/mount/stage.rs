@@ -94,7 +94,7 @@ impl Engine {
         let Some(device) = &stage.device else { return Ok(false) };
         match &device.filesystem {
             Some(mounted) => match Place::find(stage.path.as_path())? {
-                Some(place) => Ok(place.look_alive()? == Seen::Mount(mounted.root)),
+                Some(place) => Ok(place.look_alive(&self.questions)? == Seen::Mount(mounted.root)),
                 None => Ok(false),
             },
             None if stage.asked.block => Ok(device.number.size().is_ok_and(|size| size.get() > 0)),
@@ -105,7 +105,7 @@ impl Engine {
     /// The place where a file system will be mounted, empty, and whether its folder was made for it.
     pub(super) fn staging_place(&self, path: &Path) -> Result<(Option<Place>, bool)> {
         let place = Place::make(path, &self.namespace)?;
-        match place.look_alive()? {
+        match place.look_alive(&self.questions)? {
             Seen::Missing => {
                 place.create(Kind::Directory)?;
                 Ok((Some(place), true))

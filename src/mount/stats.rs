@@ -4,9 +4,9 @@ use std::path::Path;
 
 use dunnage_driver_api::{Bytes, Error, Result, VolumeId, VolumeUsage};
 
-use super::Engine;
 use super::place;
 use super::uses::Use;
+use super::{ANSWER, Engine};
 
 /// How much of something a volume has (CSI VolumeUsage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,9 @@ impl Engine {
     /// NotFound where the volume is not at `path`.
     pub fn stats(&self, volume: &VolumeId, path: &Path) -> Result<Vec<Usage>> {
         let record = self.records.load(volume)?;
-        let root = match self.find_use(&record, path)? {
-            Use::FileSystem(root) => root,
+        let (root, served) = match self.find_use(&record, path)? {
+            Use::FileSystem(root) => (root, false),
+            Use::Served(root) => (root, true),
             Use::Block => {
                 let device = record.stage.as_ref().and_then(|stage| stage.device.as_ref());
                 let size = device.map_or(Ok(Bytes::ZERO), |device| device.number.size())?;
@@ -48,7 +49,17 @@ impl Engine {
         };
         let gone = || Error::not_found(format!("volume {volume} is not mounted at {}", path.display()));
         let opened = place::open_mounted(path, root)?.ok_or_else(gone)?;
-        let seen = rustix::fs::fstatvfs(&opened)
+        let measured = if served {
+            self.questions.ask(&root.device(), ANSWER, move || rustix::fs::fstatvfs(&opened))?.ok_or_else(|| {
+                Error::internal(format!(
+                    "the server of the volume at {} does not answer: see whether it runs, and the network between",
+                    path.display()
+                ))
+            })?
+        } else {
+            rustix::fs::fstatvfs(&opened)
+        };
+        let seen = measured
             .map_err(|error| Error::io(format!("cannot measure the file system at {}", path.display()), error))?;
         let usage = |unit, scale: u64, total: u64, free: u64, available: u64| Usage {
             unit,

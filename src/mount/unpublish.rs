@@ -13,11 +13,12 @@ impl Engine {
     /// FailedPrecondition where something else is mounted there, and where the target is in use.
     pub fn unpublish(&self, volume: &VolumeId, target: &TargetPath) -> Result<()> {
         let mut record = self.records.load(volume)?;
-        let root = record.published.get(target).map(|published| published.root);
+        let published = record.published.get(target);
+        let (root, served) = (published.map(|one| one.root), published.is_some_and(|one| one.served));
         if let Some(place) = Place::find(target.as_path())?
             && (root.is_some() || !self.is_place_of_another(&place, target.as_path())?)
         {
-            place.unmount_all(root)?;
+            place.unmount_all(&self.questions, root, served)?;
             place.remove()?;
         }
         if record.published.remove(target).is_some() {

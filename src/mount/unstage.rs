@@ -28,7 +28,9 @@ impl Engine {
                 self.end_stage(cx, release, record, &stage)
             }
             _ => match Place::find(path.as_path())? {
-                Some(place) if !self.is_place_of_another(&place, path.as_path())? => place.unmount_all(None),
+                Some(place) if !self.is_place_of_another(&place, path.as_path())? => {
+                    place.unmount_all(&self.questions, None, false)
+                }
                 _ => Ok(()),
             },
         }
@@ -63,7 +65,7 @@ impl Engine {
         let root = stage.device.as_ref().and_then(|device| device.filesystem.as_ref()).map(|mounted| mounted.root);
         let place = Place::find(stage.path.as_path())?;
         if let Some(place) = &place {
-            place.unmount_all(root)?;
+            place.unmount_all(&self.questions, root, false)?;
         }
         if let Some(device) = &stage.device {
             let until = cx.deadline.min(Instant::now() + SUPERBLOCK);

@@ -24,6 +24,8 @@ pub struct Uses {
 pub(super) enum Use {
     /// A mount of a file system, with this root.
     FileSystem(Root),
+    /// A mount of a file system that a server on the network has.
+    Served(Root),
     /// A device.
     Block,
 }
@@ -58,7 +60,11 @@ impl Engine {
         if let Some((_, target)) = record.published.iter().find(|(target, _)| target.as_path() == path)
             && place::is_mounted(path, target.root)?
         {
-            return Ok(if target.asked.block { Use::Block } else { Use::FileSystem(target.root) });
+            return Ok(match target {
+                target if target.asked.block => Use::Block,
+                target if target.served => Use::Served(target.root),
+                target => Use::FileSystem(target.root),
+            });
         }
         if let Some(stage) = record.stage.as_ref().filter(|stage| stage.path.as_path() == path)
             && let Some(device) = &stage.device

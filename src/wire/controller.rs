@@ -47,6 +47,7 @@ pub fn create_volume(wire: csi::CreateVolumeRequest) -> Result<Create> {
     let mut request = CreateVolume::new(name, capacity, wanted, class.driver, fingerprint);
     request.mutable_parameters = mutable(wire.mutable_parameters)?;
     request.source = source;
+    request.claim = class.claim;
     Ok(Create {
         backend: class.backend,
         accessibility: wire.accessibility_requirements.map(TopologyRequirement::from_wire).transpose()?,

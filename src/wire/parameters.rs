@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dunnage_driver_api::{BackendName, Error, FsType, Parameters, Result};
+use dunnage_driver_api::{BackendName, ClaimNames, Error, FsType, Parameters, Result};
 
 use super::limits::kept;
 
@@ -11,6 +11,8 @@ use super::limits::kept;
 const ORCHESTRATOR: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
 /// The one key of the orchestrator that says what is wanted.
 const FS_TYPE: &str = "csi.storage.k8s.io/fstype";
+/// The keys of the orchestrator that tell whose claim a volume is for: each with its place in [`ClaimNames`].
+const CLAIM: [&str; 2] = ["csi.storage.k8s.io/pvc/namespace", "csi.storage.k8s.io/pvc/name"];
 /// The host's own key: which backend of a shared plugin is to have the volume.
 const BACKEND: &str = "backend";
 
@@ -21,6 +23,8 @@ pub struct ClassParameters {
     pub backend: Option<BackendName>,
     /// The file system for capabilities that name none.
     pub fs_type: Option<FsType>,
+    /// Whose claim the volume is for, where the orchestrator tells.
+    pub claim: Option<ClaimNames>,
     /// The rest: the driver's.
     pub driver: Parameters,
 }
@@ -33,7 +37,12 @@ impl ClassParameters {
     /// host or of the orchestrator has a wrong value.
     pub fn from_wire(map: HashMap<String, String>) -> Result<Self> {
         kept("parameters", &map)?;
-        let mut sorted = Self::default();
+        let claim = CLAIM.map(|key| map.get(key).cloned());
+        let claim = match claim {
+            [Some(namespace), Some(name)] => Some(ClaimNames::new(namespace, name)),
+            _ => None,
+        };
+        let mut sorted = Self { claim, ..Self::default() };
         let mut driver = BTreeMap::new();
         for (key, value) in map {
             if key == BACKEND {
@@ -76,12 +85,14 @@ mod tests {
             ("backend", "warm"),
             ("csi.storage.k8s.io/fstype", "xfs"),
             ("csi.storage.k8s.io/pvc/name", "claim"),
+            ("csi.storage.k8s.io/pvc/namespace", "team"),
             ("storage.kubernetes.io/x", "y"),
             ("sparse", "true"),
         ];
         let sorted = ClassParameters::from_wire(map.map(|(k, v)| (k.into(), v.into())).into()).unwrap();
         assert_eq!(sorted.backend.unwrap().as_str(), "warm");
         assert_eq!(sorted.fs_type, Some(FsType::Xfs));
+        assert_eq!(sorted.claim, Some(ClaimNames::new("team", "claim")));
         assert_eq!(sorted.driver.pairs().keys().collect::<Vec<_>>(), ["sparse"]);
     }
 }

@@ -68,7 +68,7 @@ fn one_backend_is_enough() {
     assert_eq!(config.drain.as_secs(), 20);
     assert_eq!((config.backends[0].workers.threads.get(), config.backends[0].workers.total.get()), (16, 64));
     assert!(config.backends[0].ephemeral.is_none() && !config.backends[0].init);
-    assert!(config.backends[0].is_on(&"anywhere".parse().unwrap()));
+    assert!(config.backends[0].is_on(&"anywhere".parse().unwrap(), Mode::All));
 }
 
 #[cfg(all(feature = "btrfs", feature = "dir", feature = "image", feature = "lvm"))]

@@ -1,33 +1,57 @@
-//! The driver `lvm`, which needs a kernel with a device mapper, behind our own host.
+//! Drivers that need a kernel with a device mapper, or with an NFS server, behind our own host. All of it takes long.
 
-use anyhow::Result;
-use dunnage_test_common::{Need, Setup, VolumeGroup, can_run};
+mod at_length {
+    use anyhow::{Context, Result};
+    use dunnage_test_common::{Need, NfsServer, Scratch, Setup, VolumeGroup, can_run};
 
-use crate::ours::{passes, test_on};
+    use crate::ours::{DUNNAGE, passes, test_program};
 
-fn can(test: &str) -> Result<bool> {
-    can_run(test, &[Need::Root, Need::Guest, Need::Program("lvm"), Need::Program("thin_check")])
-}
-
-#[test]
-fn thick_logical_volumes_are_conformant() -> Result<()> {
-    if !can("thick_logical_volumes_are_conformant")? {
-        return Ok(());
+    fn can(test: &str) -> Result<bool> {
+        can_run(test, &[Need::Root, Need::Guest, Need::Program("lvm"), Need::Program("thin_check")])
     }
-    let setup = Setup::new()?;
-    let group = VolumeGroup::new(setup.scratch(), &[2048])?;
-    let setup = setup.rootless("tested", "lvm", &format!("{}type: thick", group.keys()));
-    passes(&test_on(setup, &[], "{size: 16MiB, many: 3, kills: 3, other_parameters: {type: raid1}}")?, 70)
-}
 
-#[test]
-fn thin_logical_volumes_are_conformant_with_their_snapshots_and_clones() -> Result<()> {
-    if !can("thin_logical_volumes_are_conformant_with_their_snapshots_and_clones")? {
-        return Ok(());
+    #[test]
+    fn thick_logical_volumes_are_conformant() -> Result<()> {
+        if !can("thick_logical_volumes_are_conformant")? {
+            return Ok(());
+        }
+        let setup = Setup::new()?;
+        let group = VolumeGroup::new(setup.scratch(), &[2048])?;
+        let setup = setup.rootless("tested", "lvm", &format!("{}type: thick", group.keys()));
+        let params = "{size: 16MiB, many: 3, kills: 3, other_parameters: {type: raid1}}";
+        passes(&test_program(&[], DUNNAGE, setup, params)?, 70)
     }
-    let setup = Setup::new()?;
-    let group = VolumeGroup::new(setup.scratch(), &[2048])?;
-    group.make_pool("pool", 1536)?;
-    let setup = setup.rootless("tested", "lvm", &format!("{}type: thin\npool: pool", group.keys()));
-    passes(&test_on(setup, &[], "{size: 16MiB, many: 3, kills: 3}")?, 90)
+
+    #[test]
+    fn thin_logical_volumes_are_conformant_with_their_snapshots_and_clones() -> Result<()> {
+        if !can("thin_logical_volumes_are_conformant_with_their_snapshots_and_clones")? {
+            return Ok(());
+        }
+        let setup = Setup::new()?;
+        let group = VolumeGroup::new(setup.scratch(), &[2048])?;
+        group.make_pool("pool", 1536)?;
+        let setup = setup.rootless("tested", "lvm", &format!("{}type: thin\npool: pool", group.keys()));
+        passes(&test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 90)
+    }
+
+    #[test]
+    fn nfs_is_conformant() -> Result<()> {
+        if !can_run("nfs_is_conformant", &[Need::Root, Need::Guest, Need::Program("rpc.nfsd")])? {
+            return Ok(());
+        }
+        let scratch = Scratch::new()?;
+        let mut server = NfsServer::new(scratch.path())?;
+        let machine = server.client(scratch.path())?;
+        let keys = format!("server: {}\nexport: {}\nquota: none", machine.server(), NfsServer::EXPORT);
+        let program = machine.running(DUNNAGE)?;
+        let params = "
+size: 4MiB
+kills: 8
+mount_flags: [noatime]
+parameters: {onDelete: delete}
+other_parameters: {onDelete: archive}
+";
+        let setup = Setup::new()?.rootless("tested", "nfs", &keys);
+        passes(&test_program(&[], program.to_str().context("a path that is no text")?, setup, params)?, 60)
+    }
 }

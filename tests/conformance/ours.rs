@@ -7,7 +7,7 @@ use dunnage_test_common::{Need, Setup, can_run, mount_new};
 
 use crate::wrong;
 
-const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
+pub(crate) const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
 
 /// A disk of the backend's own.
 type Disk<'a> = Option<&'a [&'a str]>;
@@ -23,12 +23,12 @@ fn test_only(only: &[&str], (driver, disk): (&str, Disk<'_>), keys: &str, params
     if let Some(mkfs) = disk {
         mount_new(&setup.scratch().path().join("disk"), 2048, &setup.root("tested"), mkfs, "loop")?;
     }
-    test_on(setup, only, params)
+    test_program(only, DUNNAGE, setup, params)
 }
 
-/// The same with a backend called `tested` that is there already.
-pub(crate) fn test_on(setup: Setup, only: &[&str], params: &str) -> Result<Report> {
-    let host = setup.prepare(DUNNAGE)?;
+/// All cases or those alone, on a backend called `tested` that is there already and is served by a program.
+pub(crate) fn test_program(only: &[&str], program: &str, setup: Setup, params: &str) -> Result<Report> {
+    let host = setup.prepare(program)?;
     host.init()?;
     let folder = host.setup().scratch().folder("paths")?;
     let socket = host.socket("tested.csi.dunnage.dev");
@@ -38,7 +38,7 @@ pub(crate) fn test_on(setup: Setup, only: &[&str], params: &str) -> Result<Repor
         endpoint: Endpoint::at(socket)?,
         params,
         only: only.iter().map(ToString::to_string).collect(),
-        start: Some(format!("exec {DUNNAGE} serve --config {}", host.setup().config().display())),
+        start: Some(format!("exec {program} serve --config {}", host.setup().config().display())),
         seed: 7,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -1,12 +1,8 @@
 //! All of it needs a kernel with a device mapper.
 
-mod faults;
-mod kills;
+mod at_length;
 mod lives;
-mod marks;
-mod pools;
 mod snapshots;
-mod wiped;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

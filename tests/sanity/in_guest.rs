@@ -1,8 +1,8 @@
-//! On logical volumes, which need a kernel with a device mapper.
+//! On logical volumes and on exports, which need a kernel with a device mapper and an NFS server.
 
 use super::{Case, DUNNAGE, ONLY, run};
-use anyhow::Result;
-use dunnage_test_common::{Need, Setup, VolumeGroup, can_run};
+use anyhow::{Context, Result};
+use dunnage_test_common::{Need, NfsServer, Scratch, Setup, VolumeGroup, can_run};
 
 fn lvm(test: &str, keys: &str, access: &str, list: &str) -> Result<()> {
     let needs = [super::needs().as_slice(), &[Need::Guest, Need::Program("lvm")]].concat();
@@ -21,11 +21,31 @@ fn lvm(test: &str, keys: &str, access: &str, list: &str) -> Result<()> {
 }
 
 #[test]
-fn thick_volumes_pass_with_raw_block() -> Result<()> {
-    lvm("thick_volumes_pass_with_raw_block", "type: thick", "block", "lvm-thick")
+fn nfs_passes_with_mounts() -> Result<()> {
+    let needs = [super::needs().as_slice(), &[Need::Guest, Need::Program("rpc.nfsd")]].concat();
+    if !can_run("csi-sanity on nfs", &needs)? {
+        return Ok(());
+    }
+    let scratch = Scratch::new()?;
+    let mut server = NfsServer::new(scratch.path())?;
+    let machine = server.client(scratch.path())?;
+    let keys = format!("server: {}\nexport: {}\nquota: none", machine.server(), NfsServer::EXPORT);
+    let program = machine.running(DUNNAGE)?;
+    let setup = Setup::new()?.rootless("only", "nfs", &keys);
+    let host = setup.start(program.to_str().context("a path that is no text")?)?;
+    run(&host, Case { csi_name: ONLY, access: "mount", ..Case::default() })?.judge("nfs")
 }
 
-#[test]
-fn thin_volumes_pass_with_mounts() -> Result<()> {
-    lvm("thin_volumes_pass_with_mounts", "type: thin\npool: pool\novercommit: 8", "mount", "lvm-thin")
+mod at_length {
+    use super::*;
+
+    #[test]
+    fn thick_volumes_pass_with_raw_block() -> Result<()> {
+        lvm("thick_volumes_pass_with_raw_block", "type: thick", "block", "lvm-thick")
+    }
+
+    #[test]
+    fn thin_volumes_pass_with_mounts() -> Result<()> {
+        lvm("thin_volumes_pass_with_mounts", "type: thin\npool: pool\novercommit: 8", "mount", "lvm-thin")
+    }
 }

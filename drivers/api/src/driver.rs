@@ -15,7 +15,7 @@ use crate::finding::Finding;
 use crate::id::InstanceId;
 use crate::key::{KeyError, read_keys};
 use crate::name::{BackendName, NodeName};
-use crate::node::{Node, ReleaseRecord, Staging};
+use crate::node::{Mounts, NoMounts, Node, ReleaseRecord, Staging};
 use crate::parameters::ParameterType;
 
 /// A kind of storage. The type is the backend's configuration: its fields are the keys of the YAML, their doc comments
@@ -27,6 +27,10 @@ pub trait Driver: DeserializeOwned + JsonSchema + Send + Sync + 'static {
 
     /// Programs it runs; each is looked for at start and by `check`.
     const TOOLS: &'static [Tool] = &[];
+
+    /// From where its volumes can be used. Of [`Reach::Everywhere`] each node has the node half, also those that `nodes`
+    /// leaves out.
+    const REACH: Reach = Reach::Node;
 
     /// Looks at what no later try can mend: keys that are wrong together, or on any node. The host refuses such a file,
     /// and shows its line.
@@ -76,12 +80,31 @@ pub struct Opening {
     pub node: NodeName,
     /// Runs programs.
     pub commands: Arc<dyn Commands>,
+    /// Mounts file systems on the network.
+    pub mounts: Arc<dyn Mounts>,
+    /// Whether the controller half is served here: not in a process with `mode: node`, and not on a node that `nodes`
+    /// leaves out. Only a driver with [`Reach::Everywhere`] is opened where it is not.
+    pub store_here: bool,
 }
 
 impl Opening {
-    /// An opening as the host makes it, and a test of a driver.
+    /// An opening as the host makes it, and a test of a driver: both halves, and nobody who mounts.
     pub fn new(backend: BackendName, node: NodeName, commands: Arc<dyn Commands>) -> Self {
-        Self { backend, node, commands }
+        Self { backend, node, commands, mounts: Arc::new(NoMounts), store_here: true }
+    }
+
+    /// The same with somebody who mounts.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: Arc<dyn Mounts>) -> Self {
+        self.mounts = mounts;
+        self
+    }
+
+    /// The same for the node half alone.
+    #[must_use]
+    pub fn of_node_half(mut self) -> Self {
+        self.store_here = false;
+        self
     }
 }
 
@@ -307,6 +330,8 @@ pub struct DriverEntry {
     pub name: &'static str,
     /// Programs it runs.
     pub tools: &'static [Tool],
+    /// From where its volumes can be used.
+    pub reach: Reach,
     /// Reads a backend's own keys.
     pub configure: fn(&serde_json::Value) -> Result<Arc<dyn Configured>, KeyError>,
     /// The JSON Schema of those keys.
@@ -319,6 +344,7 @@ impl DriverEntry {
         Self {
             name: D::NAME,
             tools: D::TOOLS,
+            reach: D::REACH,
             configure: |value| {
                 let driver = read_keys::<D>(value)?;
                 driver.check_keys()?;

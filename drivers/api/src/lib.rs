@@ -29,6 +29,8 @@ mod node;
 mod overcommit;
 mod parameters;
 mod path;
+mod permissions;
+mod questions;
 pub mod root;
 mod secrets;
 mod snapshot;
@@ -53,13 +55,15 @@ pub use id::{
 pub use key::{KeyError, read_keys};
 pub use name::{BackendName, NodeName};
 pub use node::{
-    DeviceSource, DirectoryParent, DirectorySource, Identity, Node, OwnMount, ReleaseRecord, Source, SourceRequest,
-    Staging, VolumeUsage,
+    DeviceSource, DirectoryParent, DirectorySource, Identity, MountSource, Mounts, Node, OwnMount, ReleaseRecord,
+    Source, SourceRequest, Staging, VolumeUsage,
 };
 pub use overcommit::Overcommit;
 pub use parameters::{NoParameters, ParameterType, Parameters};
 pub use path::{StagingPath, TargetPath};
+pub use permissions::Permissions;
+pub use questions::Questions;
 pub use secrets::Secrets;
 pub use snapshot::{ContentSource, CreateGroupSnapshot, CreateSnapshot, GroupSnapshot, Snapshot, SourceId};
 pub use still::{Held, HoldStill, InUse, NotInUse, Unknown};
-pub use volume::{Capacity, CreateVolume, Expanded, Total, Volume};
+pub use volume::{Capacity, ClaimNames, CreateVolume, Expanded, Total, Volume};

@@ -4,6 +4,7 @@
 //! growth, statistics, unmount, recovery) is the host's mount engine.
 
 mod directory;
+mod mount;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use directory::{DirectoryParent, DirectorySource, OwnMount};
+pub(crate) use mount::NoMounts;
+pub use mount::{MountSource, Mounts};
 
 use crate::capability::FsType;
 use crate::capacity::Bytes;
@@ -129,6 +132,9 @@ pub enum Source {
     Device(DeviceSource),
     /// A directory of a file system that is mounted already.
     Directory(DirectorySource),
+    /// A file system on the network, which is mounted for each target. Such volumes are not staged: mounts of one server
+    /// share what is worth sharing in the kernel.
+    Mount(MountSource),
 }
 
 /// A block device that holds one volume and nothing else.

@@ -6,6 +6,7 @@
 //! <root>/.dunnage/snapshots/<key> a record for each snapshot, where the driver takes some
 //! <root>/.dunnage/groups/<key>    a record for each group of snapshots, the same
 //! <root>/.dunnage/jobs/<kind>.<key> a record for each copy that is being made in the background
+//! <root>/.dunnage/holder.json     which machine serves it, where several can
 //! <root>/.dunnage/trash/          what is removed and not yet gone
 //! <root>/...                      the volumes' data, as the driver lays it out
 //! ```
@@ -20,6 +21,7 @@
 mod data;
 mod folder;
 mod groups;
+mod holder;
 mod index;
 mod jobs;
 mod kept;
@@ -34,6 +36,7 @@ mod sorted;
 mod syncs;
 mod trash;
 mod tree;
+mod view;
 
 use std::fs::File;
 use std::io;
@@ -45,6 +48,7 @@ use serde::de::DeserializeOwned;
 
 pub use folder::{Folder, Sizes};
 pub use groups::{GroupRecord, GroupRecords};
+pub use holder::Tenure;
 pub use jobs::{Attempt, Begun, Job, Jobs, Target, Work};
 pub use record::Record;
 pub use records::{Records, Reservation};
@@ -52,6 +56,7 @@ pub use remains::{Making, sweep};
 pub use snapshots::{SnapshotRecord, SnapshotRecords};
 pub use trash::Trash;
 pub use tree::{Copied, TreeCopy};
+pub use view::RootView;
 
 use crate::driver::Init;
 use crate::error::{Error, ErrorKind, Result};
@@ -87,7 +92,15 @@ impl Root {
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition), and nothing is changed, where the folder is
     /// missing, has anything in it that is not ours, or is a root of another driver or of a later release.
     pub fn init(path: &Path, driver: &str) -> Result<Init> {
-        marker::init(path, driver)
+        Self::init_in(marker::open_folder(path)?, driver)
+    }
+
+    /// The same for a folder that is open, as one of a file system that is mounted nowhere.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub fn init_in(folder: Folder, driver: &str) -> Result<Init> {
+        marker::init(&folder, driver)
     }
 
     /// Whether `path` can be a root on any node, for [`Driver::check_keys`](crate::Driver::check_keys) of a driver whose
@@ -109,13 +122,15 @@ impl Root {
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) with the remedy where the folder is missing, has
     /// no marker or another's, is on a read-only file system, or is served already.
     pub fn open(path: &Path, driver: &str) -> Result<Self> {
-        let folder = marker::open_folder(path)?;
-        let instance = marker::find(&folder, driver)?.ok_or_else(|| {
-            Error::precondition(format!(
-                "root {} has no marker of ours: if its disk is not mounted, mount it; if it is new, run `dunnage init`",
-                path.display()
-            ))
-        })?;
+        Self::open_in(marker::open_folder(path)?, driver)
+    }
+
+    /// The same for a folder that is open, as one of a file system that is mounted nowhere.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(folder: Folder, driver: &str) -> Result<Self> {
+        let instance = marker::found(&folder, driver)?;
         let meta = folder.folder(META).map_err(folder.failed("open", META))?;
         let lock = Arc::new(marker::lock(&meta)?);
         let trash = meta.folder_or_make(TRASH, 0o700).map_err(meta.failed("open", TRASH))?;
@@ -228,18 +243,20 @@ impl Root {
 
     /// What `check` says of the root `path` of `driver`. Changes nothing, and may be called while it is served.
     pub fn check(path: &Path, driver: &str) -> Vec<Finding> {
-        let folder = match marker::open_folder(path) {
-            Ok(folder) => folder,
+        match marker::open_folder(path) {
+            Ok(folder) => Self::check_in(&folder, driver),
             Err(error) => {
-                return vec![Finding::error(
-                    error.report(),
-                    remedy(&error, "see to the key `root`, or mount its disk"),
-                )];
+                vec![Finding::error(error.report(), remedy(&error, "see to the key `root`, or mount its disk"))]
             }
-        };
-        let marked = match marker::find(&folder, driver) {
-            Ok(Some(instance)) => claims(&folder, &instance),
-            Ok(None) => unmarked(&folder),
+        }
+    }
+
+    /// The same of a folder that is open.
+    pub fn check_in(folder: &Folder, driver: &str) -> Vec<Finding> {
+        let path = folder.path();
+        let marked = match marker::find(folder, driver) {
+            Ok(Some(instance)) => claims(folder, &instance),
+            Ok(None) => unmarked(folder),
             Err(error) => Finding::error(error.report(), remedy(&error, "see to the key `root`, or to the marker")),
         };
         let sizes = match folder.sizes() {

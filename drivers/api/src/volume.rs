@@ -62,6 +62,8 @@ pub struct CreateVolume {
     /// Parameters that can be changed later, checked against the backend's type for them. A repeated request may have
     /// others: they are no part of the fingerprint.
     pub mutable_parameters: Parameters,
+    /// Whose claim it is for, where the orchestrator tells: no part of the fingerprint.
+    pub claim: Option<ClaimNames>,
     /// To be kept with the volume.
     pub fingerprint: Fingerprint,
     /// The name of what it is to hold, to be kept with the volume.
@@ -89,6 +91,7 @@ impl CreateVolume {
             capabilities,
             parameters,
             mutable_parameters: Parameters::default(),
+            claim: None,
             fingerprint,
             source: None,
             content: None,
@@ -116,6 +119,23 @@ impl CreateVolume {
         volume.created = now()?.as_secs();
         volume.source.clone_from(&self.source);
         Ok(volume)
+    }
+}
+
+/// The names of the claim that a volume is made for (`csi.storage.k8s.io/pvc/...` of a request).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ClaimNames {
+    /// The namespace of the PersistentVolumeClaim.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ClaimNames {
+    /// A claim of this namespace and name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 

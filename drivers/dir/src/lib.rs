@@ -16,13 +16,13 @@ use std::sync::{Arc, Mutex};
 
 use dunnage_driver_api::root::{self, Root};
 use dunnage_driver_api::{
-    Backend, DirectoryParent, Driver, Error, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach,
-    Result, Staging,
+    Backend, DirectoryParent, Driver, Error, Finding, Init, KeyError, NoParameters, Opening, ParameterType,
+    Permissions, Reach, Result, Staging,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use config::{Permissions, ProjectIds, Quota};
+pub use config::{ProjectIds, Quota};
 
 use quota::ProjectQuota;
 use store::{Parts, Store};

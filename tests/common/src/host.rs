@@ -38,7 +38,8 @@ impl Host {
     /// What the command complains of.
     pub fn init(&self) -> Result<()> {
         let init = self.run(&["init"])?;
-        ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
+        let said = [&init.stdout, &init.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        ensure!(init.status.success(), "init failed: {}", said.concat());
         Ok(())
     }
 

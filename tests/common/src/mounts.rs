@@ -52,7 +52,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 pub(crate) fn unmount_beneath(folder: &Path) {
     for (point, fs_type) in beneath(folder).unwrap_or_default().iter().rev() {
         // A server that is dead or hangs holds whoever asks it to end.
-        let hangs = fs_type.starts_with("fuse");
+        let hangs = fs_type.starts_with("fuse") || fs_type.starts_with("nfs");
         if hangs || unmount(point, UnmountFlags::NOFOLLOW).is_err() {
             // Nothing better is left to try where this fails too: the folder then stays, and is seen.
             let _ = unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH);

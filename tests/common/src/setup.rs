@@ -41,12 +41,9 @@ impl Setup {
     ///
     /// # Errors
     /// The root cannot be made.
-    pub fn backend(mut self, name: &str, driver: &str, rest: &str) -> Result<Self> {
+    pub fn backend(self, name: &str, driver: &str, rest: &str) -> Result<Self> {
         let root = self.scratch.folder(&format!("roots/{name}"))?;
-        let mut text = format!("  - name: {name}\n    driver: {driver}\n    root: {}\n", root.display());
-        rest.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
-        self.backends.push((name.into(), text));
-        Ok(self)
+        Ok(self.rootless(name, driver, &format!("root: {}\n{rest}", root.display())))
     }
 
     /// Adds a backend whose store is no folder. `keys` are all of its own fields, as YAML, one a line.

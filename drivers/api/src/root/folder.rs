@@ -68,6 +68,11 @@ impl Folder {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// A folder that is open already. Messages name it by `shown`, which need be no path.
+    pub fn new(fd: OwnedFd, shown: impl Into<PathBuf>) -> Self {
+        Self { fd, path: shown.into() }
+    }
+
     /// The same folder through `fd`, which the caller opened in another mount. Messages name it by the same path.
     pub fn seen_through(&self, fd: OwnedFd) -> Self {
         Self { fd, path: self.path.clone() }

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{META, RECORDS, Root, TRASH, folder::Folder};
+use super::{META, RECORDS, Root, TRASH, folder::Folder, holder};
 use crate::driver::Init;
 use crate::error::{Error, Result};
 use crate::id::InstanceId;
@@ -35,15 +35,15 @@ struct Marker {
 }
 
 /// See [`Root::init`](super::Root::init).
-pub(super) fn init(path: &Path, driver: &str) -> Result<Init> {
-    let root = open_folder(path)?;
-    if let Some(instance) = find(&root, driver)? {
-        return settle(&root).map(|()| Init::Existing(instance));
+pub(super) fn init(root: &Folder, driver: &str) -> Result<Init> {
+    let path = root.path();
+    if let Some(instance) = find(root, driver)? {
+        return settle(root).map(|()| Init::Existing(instance));
     }
-    if let Err(refusal) = refuse_foreign(&root) {
+    if let Err(refusal) = refuse_foreign(root) {
         // Another `init` may have been faster between the two looks.
-        let instance = find(&root, driver)?.ok_or(refusal)?;
-        return settle(&root).map(|()| Init::Existing(instance));
+        let instance = find(root, driver)?.ok_or(refusal)?;
+        return settle(root).map(|()| Init::Existing(instance));
     }
     let failed = |error| Error::io(format!("cannot mark {}", path.display()), error);
     let meta = root.folder_or_make(META, 0o700).map_err(failed)?;
@@ -56,13 +56,23 @@ pub(super) fn init(path: &Path, driver: &str) -> Result<Init> {
     let temporary = format!("{TEMPORARY}{}", marker.instance);
     let linked = meta.write(&temporary, &text).and_then(|()| meta.link(&temporary, &meta, NAME));
     // Whoever was first, and cleared our file away before it was linked, was an `init` like this one.
-    let Some(instance) = find(&root, driver)? else {
+    let Some(instance) = find(root, driver)? else {
         return Err(
             linked.map_or_else(failed, |()| Error::internal(format!("the marker of {} vanished", path.display())))
         );
     };
-    settle(&root)?;
+    settle(root)?;
     Ok(if instance == marker.instance { Init::Created(instance) } else { Init::Existing(instance) })
+}
+
+/// The instance in the marker of `root`, which must have one.
+pub(super) fn found(root: &Folder, driver: &str) -> Result<InstanceId> {
+    find(root, driver)?.ok_or_else(|| {
+        Error::precondition(format!(
+            "root {} has no marker of ours: if its disk is not mounted, mount it; if it is new, run `dunnage init`",
+            root.path().display()
+        ))
+    })
 }
 
 /// The instance in the marker of `root`; `None` where there is no marker.
@@ -134,8 +144,13 @@ pub(super) fn lock(meta: &Folder) -> Result<File> {
             Ok(()) => return Ok(file),
             Err(Errno::WOULDBLOCK) if Instant::now() < patience => std::thread::sleep(PATIENCE / 20),
             Err(Errno::WOULDBLOCK) => {
+                let who = match holder::node(meta) {
+                    Some(node) => format!(" (by node {node}, as it says)"),
+                    None => String::new(),
+                };
                 return Err(Error::precondition(format!(
-                    "{} is served already, by another process or another backend of this one: one root is one backend's",
+                    "{} is served already{who}, by another process or another backend of this one: one root is one \
+                     backend's",
                     meta.path().display()
                 ))
                 .retry(true));

@@ -226,6 +226,25 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         Ok(page)
     }
 
+    /// Gives every record to `each`, in the order of their keys. A broken one is left out and logged. Waits until the names
+    /// are known, and reads every file.
+    ///
+    /// # Errors
+    /// Those of [`contains`](Self::contains).
+    pub fn each(&self, mut each: impl FnMut(Record<E>)) -> Result<()> {
+        self.inner.settle()?;
+        let state = self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?;
+        let keys: Vec<VolumeKey> = state.after(None).map(|(key, _)| key.clone()).collect();
+        drop(state);
+        for key in keys {
+            match self.get(&key) {
+                Ok(record) => record.into_iter().for_each(&mut each),
+                Err(error) => tracing::warn!(key = key.as_str(), error = error.report(), "a record is left out"),
+            }
+        }
+        Ok(())
+    }
+
     /// The sum of the capacities of all volumes and of what is reserved. Waits until all records were read.
     ///
     /// # Errors

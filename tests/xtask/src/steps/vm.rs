@@ -19,6 +19,9 @@ use crate::summary::Outcome;
 
 /// What the names of tests have in them that run in a guest.
 pub(crate) const MODULE: &str = "in_guest::";
+/// What the names of those tests have in them that are run only where they are named: all of them together take longer
+/// than everything else.
+const AT_LENGTH: &str = "at_length::";
 /// What the names of tests have in them that boot guests of their own.
 pub(crate) const ACROSS: &str = "across_guests::";
 const STEP: &str = "vm";
@@ -44,7 +47,10 @@ pub(crate) fn run_those(session: &mut Session, parts: &[String]) -> Result<Outco
         let mut found = Vec::new();
         for binary in &binaries {
             let mut names = tests(session, binary, module)?;
-            names.retain(|name| parts.is_empty() || parts.iter().any(|part| name.contains(part)));
+            names.retain(|name| match parts {
+                [] => !name.contains(AT_LENGTH),
+                parts => parts.iter().any(|part| name.contains(part)),
+            });
             if !names.is_empty() {
                 found.push((binary, names));
             }

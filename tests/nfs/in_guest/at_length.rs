@@ -1,0 +1,8 @@
+//! What takes long in a guest: `cargo xtask vm at_length` runs it.
+
+use super::*;
+
+mod cut;
+mod gone;
+mod nodes;
+mod stale;
