@@ -40,7 +40,7 @@ use super::{Lock, nonce};
 use crate::capacity::Bytes;
 use crate::copying::{CopyProgress, Copying, TargetKey};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{SnapshotKey, VolumeKey};
+use crate::id::{Generation, SnapshotKey, VolumeKey};
 
 /// How many jobs of a root are worked on at once: a disk is not faster for more, and others use it too.
 const THREADS: usize = 2;
@@ -126,6 +126,12 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
     /// The job of this key, as it is on disk.
     pub fn get(&self, key: &TargetKey) -> Option<Job<E>> {
         self.shared.lock().entries.get(key).map(|entry| entry.job.clone())
+    }
+
+    /// Whether a job makes this generation of a volume.
+    pub fn makes(&self, key: &VolumeKey, generation: &Generation) -> bool {
+        let job = self.get(&TargetKey::Volume(key.clone()));
+        job.is_some_and(|job| matches!(&job.target, Target::Volume(volume) if volume.generation == *generation))
     }
 
     /// Begins to work, first on the jobs that are there: those that are not to be gone on with were
@@ -307,8 +313,23 @@ impl<E> Shared<E> {
 }
 
 impl<E: Serialize> Shared<E> {
-    /// Writes a record, over the one that is there; durable when it returns.
+    /// Writes a record, over the one that is there; durable when it returns. After an error either may be on the disk, which
+    /// is [made good](Self::settle) before anybody works on the job.
     fn write(&self, job: &Job<E>) -> Result<()> {
+        let written = self.replace(job);
+        if let Some(entry) = self.lock().entries.get_mut(&job.target.key()) {
+            entry.doubtful = written.is_err();
+        }
+        written
+    }
+
+    /// Has the disk say of a job what is known of it here: what is copied from now on makes anything else untrue.
+    fn settle(&self, job: &Job<E>) -> Result<()> {
+        let doubtful = self.lock().entries.get(&job.target.key()).is_some_and(|entry| entry.doubtful);
+        if doubtful { self.write(job) } else { Ok(()) }
+    }
+
+    fn replace(&self, job: &Job<E>) -> Result<()> {
         let name = job.target.key().to_string();
         let text = job::encode(job)?;
         let temporary = format!("{}{name}", self.temporary);

@@ -105,8 +105,9 @@ where
     tracing::info!(%root, target = %key, %source, done, total, "begins to copy");
     let mut attempt = Attempt { shared, key: key.clone(), job, told: began };
     let panicked = |_| Err(Error::internal("the copy panicked: see the log"));
-    let ended = catch_unwind(AssertUnwindSafe(|| work.run(&mut attempt))).unwrap_or_else(panicked);
-    let ended = ended.and_then(|()| shared.unlink(&key));
+    let run =
+        |attempt: &mut Attempt<'_, E>| catch_unwind(AssertUnwindSafe(|| work.run(attempt))).unwrap_or_else(panicked);
+    let ended = shared.settle(&attempt.job).and_then(|()| run(&mut attempt)).and_then(|()| shared.unlink(&key));
     let mut table = shared.lock();
     match ended {
         Ok(()) => {

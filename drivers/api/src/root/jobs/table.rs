@@ -35,6 +35,8 @@ pub(super) struct Entry<E> {
     pub(super) error: Option<Error>,
     /// How many attempts in a row failed without getting on.
     pub(super) failures: u32,
+    /// Whether the disk may say something else of it: a write failed, and may have been done all the same.
+    pub(super) doubtful: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +94,7 @@ impl<E: Clone> Table<E> {
 impl<E> Entry<E> {
     pub(super) fn new(job: Job<E>) -> Self {
         let (done, total) = (job.done, job.total);
-        Self { job, done, total, phase: Phase::Idle, error: None, failures: 0 }
+        Self { job, done, total, phase: Phase::Idle, error: None, failures: 0, doubtful: false }
     }
 
     /// An attempt failed. Answers after what time there is another one, if there is.

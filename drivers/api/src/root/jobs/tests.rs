@@ -404,3 +404,41 @@ fn a_target_reads_back_from_its_text() {
         text.parse::<TargetKey>().unwrap_err();
     }
 }
+
+#[test]
+fn a_checkpoint_that_may_be_on_the_disk_is_taken_back_before_the_work_goes_on() {
+    if !dunnage_testkit::needs_root("a_checkpoint_that_may_be_on_the_disk_is_taken_back_before_the_work_goes_on") {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let store = Arc::new(dunnage_testkit::FuseStore::mount(temp.path()).unwrap());
+    assert!(matches!(Root::init(temp.path(), "dir"), Ok(Init::Created(_))));
+    let mut rig = Rig { jobs: None, path: temp.path().into(), _temp: tempfile::tempdir().unwrap() };
+    let (disk, record, attempts) = (store.clone(), Mutex::new(PathBuf::new()), AtomicUsize::new(0));
+    let record = Arc::new(record);
+    let on_disk = record.clone();
+    rig.open(move |attempt| {
+        let path = on_disk.lock().unwrap().clone();
+        if attempts.fetch_add(1, Ordering::SeqCst) == 0 {
+            disk.fail_folder_syncs(true);
+            attempt.job.done = Bytes::new(100);
+            let failed = attempt.keep();
+            disk.fail_folder_syncs(false);
+            // It is there all the same, and the next process would go on from there.
+            assert!(fs::read_to_string(&path).unwrap().contains("\"done\":100"));
+            return failed;
+        }
+        assert!(fs::read_to_string(&path).unwrap().contains("\"done\":0"));
+        Ok(())
+    });
+    let job = job("copy");
+    let key = job.target.key();
+    *record.lock().unwrap() = rig.record(&key);
+    rig.put(job).start().unwrap();
+    rig.wait(&key, soon()).unwrap_err();
+    while rig.get(&key).is_some() {
+        assert!(rig.failed_attempts() < 2, "the second attempt found the checkpoint");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    rig.jobs = None;
+}
