@@ -80,10 +80,19 @@ impl ServedBackend {
     /// [`ErrorKind::FailedPrecondition`] where it is published on this node.
     pub fn delete(&self, cx: &Context, engine: Option<&Engine>, id: &VolumeId) -> Result<()> {
         let create = self.backend.create.as_ref().ok_or_else(|| unsupported("removes no volumes"))?;
-        let volume = match self.volume(cx, id) {
-            Ok(volume) => volume,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+        let found = || match self.volume(cx, id) {
+            Ok(volume) => Ok(Some(volume)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        let volume = match found()? {
+            Some(volume) => volume,
+            None => {
+                create.abandon(cx, &id.key, &id.generation)?;
+                // It may have been whole at that moment.
+                let Some(volume) = found()? else { return Ok(()) };
+                volume
+            }
         };
         if let Some(engine) = engine {
             let uses = engine.uses(id)?;

@@ -158,3 +158,34 @@ fn a_volume_in_use_is_not_copied_and_a_clone_that_fails_leaves_its_name_free() -
     assert_eq!(rig.disks.create_volume(clone())?.volume, Some(made));
     Ok(())
 }
+
+#[test]
+fn a_clone_that_nobody_asks_for_again_is_ended_by_the_deletion_of_its_id() -> Result<()> {
+    let test = "a_clone_that_nobody_asks_for_again_is_ended_by_the_deletion_of_its_id";
+    let Some(mut rig) = narrow(test)? else { return Ok(()) };
+    let clone = from(Type::Volume(VolumeSource { volume_id: rig.volume.id() }));
+    let job = rig.host.setup().root("disks").join(".dunnage/jobs/volume.copy");
+    let client = rig.disks.clone();
+    let asked = std::thread::spawn(move || client.create_volume(clone));
+    wait_until("the copy to begin", LIMIT, || Ok(job.exists()))?;
+    rig.host.kill()?;
+    let answered = asked.join().map_err(|_| anyhow::anyhow!("the caller panicked"))?;
+    ensure!(answered.is_err(), "{answered:?}");
+    rig.host.restart()?;
+    rig.disks = rig.host.client(IMAGE)?;
+    wait_until("the copy to fail", LIMIT, || Ok(rig.metric("dunnage_copies_failed_total{backend=\"disks\"}")? > 0))?;
+    is("a stage of its source", rig.disks.node_stage_volume(rig.volume.stage()), Code::FailedPrecondition)?;
+    let rows = rig.rows()?;
+    let copy = rows.iter().find(|row| !row["copying"].is_null()).context("no copy is shown")?;
+    let volume_id = copy["volume_id"].as_str().context("a copy without an id")?.to_owned();
+    // Another generation of its name is nobody's.
+    let other = format!("{}.{}", volume_id.rsplit_once('.').context("no generation")?.0, "a".repeat(13));
+    rig.disks.delete_volume(csi::DeleteVolumeRequest { volume_id: other, ..Default::default() })?;
+    ensure!(job.exists(), "a copy was ended by the id of another");
+    rig.disks.delete_volume(csi::DeleteVolumeRequest { volume_id, ..Default::default() })?;
+    ensure!(!job.exists(), "the copy goes on");
+    bring(&rig.disks, &rig.volume)?;
+    take(&rig.disks, &rig.volume)?;
+    rig.disks.create_volume(create("copy", MIB, block()))?;
+    Ok(())
+}

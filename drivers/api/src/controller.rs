@@ -8,7 +8,7 @@ use crate::capacity::CapacityRange;
 use crate::context::Context;
 use crate::error::Result;
 use crate::health::HealthFinding;
-use crate::id::{SnapshotKey, VolumeKey};
+use crate::id::{Generation, SnapshotKey, VolumeKey};
 use crate::parameters::Parameters;
 use crate::snapshot::{CreateGroupSnapshot, CreateSnapshot, GroupSnapshot, Snapshot};
 use crate::volume::{Capacity, CreateVolume, Expanded, Total, Volume};
@@ -69,6 +69,16 @@ pub trait Create: Send + Sync {
     /// # Errors
     /// After an error the volume still exists, or the next attempt finishes the removal.
     fn delete(&self, cx: &Context, volume: &Volume) -> Result<()>;
+
+    /// Ends the making of a volume that `find` does not know yet, with all that there is of it: for a driver whose copies are
+    /// work of its own, and may go on when nobody asks for them any more. Succeeds where this very generation is not being
+    /// made.
+    ///
+    /// # Errors
+    /// After an error it may still be made.
+    fn abandon(&self, _cx: &Context, _key: &VolumeKey, _generation: &Generation) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether a volume that `find` knows is only what a delete left that was cut off after the data had gone. It is
     /// then no answer to a CreateVolume of its name: the host finishes the delete and makes a new one. A driver whose

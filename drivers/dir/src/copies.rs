@@ -118,7 +118,7 @@ impl Store {
     }
 
     /// Ends a copy, and removes what there is of it unless it is whole.
-    fn give_up(&self, cx: &Context, key: &TargetKey) -> Result<()> {
+    pub(crate) fn give_up(&self, cx: &Context, key: &TargetKey) -> Result<()> {
         let Some(job) = self.jobs.stop(key, cx.deadline)? else { return Ok(()) };
         self.discard_unfinished(&key.to_string())?;
         if !self.is_made(&job.target)? {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dunnage_driver_api::root::{Folder, Jobs, Record, Records, Reservation, Root, Sizes, SnapshotRecords};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectoryParent, DirectorySource, Error, ErrorKind,
-    Expand, Expanded, Health, HealthFinding, HealthStatus, Node, Parameters, Result, Room, Source, SourceId,
-    SourceRequest, TargetKey, Total, Volume, VolumeKey, Volumes,
+    Expand, Expanded, Generation, Health, HealthFinding, HealthStatus, Node, Parameters, Result, Room, Source,
+    SourceId, SourceRequest, TargetKey, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +109,13 @@ impl Create for Store {
         // The data before the record: data without a record would be nobody's and in the way of the next of that name.
         self.discard(&self.data, volume.key.as_str(), project)?;
         self.records.remove(&volume.key)
+    }
+
+    fn abandon(&self, cx: &Context, key: &VolumeKey, generation: &Generation) -> Result<()> {
+        match self.jobs.makes(key, generation) {
+            true => self.give_up(cx, &TargetKey::Volume(key.clone())),
+            false => Ok(()),
+        }
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {

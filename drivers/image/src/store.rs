@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dunnage_driver_api::root::{self, Jobs, Record, Reservation, Root};
 use dunnage_driver_api::{
-    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType, Health,
-    HealthFinding, HealthStatus, Parameters, Result, TargetKey, Total, Volume, VolumeKey, Volumes,
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType,
+    Generation, Health, HealthFinding, HealthStatus, Parameters, Result, TargetKey, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -256,6 +256,13 @@ impl Create for Store {
         }
         self.remove_unfinished(self.place(&target))?;
         self.records.remove(&volume.key)
+    }
+
+    fn abandon(&self, cx: &Context, key: &VolumeKey, generation: &Generation) -> Result<()> {
+        match self.jobs.makes(key, generation) {
+            true => self.give_up(&TargetKey::Volume(key.clone()), cx.deadline).map(drop),
+            false => Ok(()),
+        }
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
