@@ -18,6 +18,8 @@ use crate::volume::{Total, Volume};
 pub(super) struct Index {
     state: Mutex<State>,
     changed: Condvar,
+    /// Held while a reservation is weighed or ended: that may ask the file system, for which nobody else waits.
+    weighing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -136,17 +138,22 @@ impl Index {
 
     /// Adds to what is reserved.
     pub(super) fn reserve(&self, bytes: Bytes, fits: impl FnOnce(Bytes) -> Result<()>) -> Result<()> {
-        let mut state = self.lock();
-        fits(Bytes::cut(state.reserved))?;
-        state.reserve(bytes);
+        let _weighing = self.weigh();
+        fits(self.reserved())?;
+        self.lock().reserve(bytes);
         Ok(())
+    }
+
+    /// The right to weigh a reservation.
+    pub(super) fn weigh(&self) -> MutexGuard<'_, ()> {
+        self.weighing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes it away again once `work` has succeeded: nobody weighs a reservation in between.
     pub(super) fn settle<T>(&self, bytes: Bytes, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let mut state = self.lock();
+        let _weighing = self.weigh();
         let done = work()?;
-        state.reserved -= u128::from(bytes.get());
+        self.lock().reserved -= u128::from(bytes.get());
         Ok(done)
     }
 

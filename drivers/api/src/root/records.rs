@@ -276,6 +276,7 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
     /// # Errors
     /// Those of `fits`, and of [`promised`](Self::promised).
     pub fn reserve(&self, bytes: Bytes, fits: impl FnOnce(Bytes) -> Result<()>) -> Result<Reservation> {
+        let _weighing = self.inner.index.weigh();
         let mut state = self.inner.index.ready(Ready::Volumes, |from| self.inner.load(from))?;
         fits(state.promised())?;
         state.reserve(bytes);

@@ -204,6 +204,30 @@ fn room_that_is_settled_is_counted_once_by_whoever_weighs() {
 }
 
 #[test]
+fn nobody_but_who_weighs_waits_for_a_file_system_that_does_not_answer() {
+    let (_temp, root, _) = root(&["old"]);
+    let records = root.records::<Extra>().unwrap();
+    records.promised().unwrap();
+    let room = records.reserve_unpromised(Bytes::new(1), |_| Ok(())).unwrap();
+    let ((begun, begins), (end, ends)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            room.settle(|| {
+                begun.send(()).unwrap();
+                let _ = ends.recv();
+                Ok(())
+            })
+        });
+        begins.recv().unwrap();
+        records.put(&record("new", 1)).unwrap();
+        assert_eq!(records.page(None, 9).unwrap().len(), 2);
+        assert_eq!((records.total().unwrap().volumes, records.reserved()), (2, Bytes::new(1)));
+        drop(end);
+    });
+    assert_eq!(records.reserved(), Bytes::ZERO);
+}
+
+#[test]
 fn reservations_and_volumes_together_never_pass_the_limit() {
     let (_temp, root, _) = root(&["old"]);
     let records = root.records::<Extra>().unwrap();
