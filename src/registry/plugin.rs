@@ -192,22 +192,30 @@ impl Plugin {
     /// As [`backend_named`](Self::backend_named); [`ResourceExhausted`](ErrorKind::ResourceExhausted) where what the volume
     /// is to be made from is in no store of this node, and volumes stay where they are made.
     pub fn backend_for(&self, name: Option<&BackendName>, source: Option<&SourceId>) -> Result<Arc<ServedBackend>> {
-        let instance = source.map(|source| match source {
-            SourceId::Snapshot(id) => &id.instance,
-            SourceId::Volume(id) => &id.instance,
-        });
-        let holder = instance.filter(|_| name.is_none()).and_then(|instance| self.backend_with(instance).ok());
-        let backend = holder.map_or_else(|| self.backend_named(name), Ok)?;
-        match instance.map(|instance| self.member_with(instance)) {
+        let instance = match source {
+            Some(SourceId::Snapshot(id)) => &id.instance,
+            Some(SourceId::Volume(id)) => &id.instance,
+            None => return self.backend_named(name),
+        };
+        let error = match (self.member_with(instance), name) {
+            (Ok(_), Some(name)) => return self.backend_named(Some(name)),
+            (Ok(member), None) => {
+                return member.open.ok_or_else(|| self.closed(&member.configured, ErrorKind::ResourceExhausted));
+            }
+            (Err(error), _) => error,
+        };
+        let reaches_all = |backend: &Arc<ServedBackend>| backend.backend.reach == Reach::Everywhere;
+        let elsewhere = match name {
+            Some(_) => !reaches_all(&self.backend_named(name)?),
+            None => !self.backends().iter().all(reaches_all),
+        };
+        if elsewhere {
             // No fault of the request: an orchestrator that can tries another node.
-            Some(Err(error)) if backend.backend.reach == Reach::Node => Err(Error::new(
-                ErrorKind::ResourceExhausted,
-                "nothing is copied from one store into another: make the volume by the backend and on the node that \
-                     have its source",
-            )
-            .caused_by(error)),
-            _ => Ok(backend),
+            let message = "nothing is copied from one store into another: make the volume by the backend and on the node \
+                           that have its source";
+            return Err(Error::new(ErrorKind::ResourceExhausted, message).caused_by(error));
         }
+        self.backend_named(name)
     }
 
     /// The backend that a request for a new volume names, or the only one.

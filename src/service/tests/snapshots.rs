@@ -196,8 +196,10 @@ async fn a_source_on_another_node_sends_the_orchestrator_there() {
         Type::Volume(VolumeSource { volume_id: elsewhere(&volume) }),
     ];
     for source in sources {
-        let status = made(&services, "w", Some("a-one"), Some(source), 8192).await.unwrap_err();
-        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-        assert!(status.message().contains("Call the node that has the store"), "{status}");
+        for backend in [Some("a-one"), None] {
+            let status = made(&services, "w", backend, Some(source.clone()), 8192).await.unwrap_err();
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+            assert!(status.message().contains("Call the node that has the store"), "{status}");
+        }
     }
 }
