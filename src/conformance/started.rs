@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::client::{Endpoint, Plugin};
 
@@ -35,7 +35,9 @@ impl Started {
     fn start(&self) -> io::Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &self.command]).env("CSI_ENDPOINT", self.endpoint.to_string()).process_group(0);
+        // Plugins want an absolute path.
+        let endpoint = format!("unix://{}", std::path::absolute(self.endpoint.path())?.display());
+        command.args(["-c", &self.command]).env("CSI_ENDPOINT", endpoint).process_group(0);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         Ok(())
@@ -49,7 +51,14 @@ impl Started {
             // A group that has ended by itself is what is wanted.
             let _ended = kill_process_group(group, Signal::KILL);
         }
-        child.wait().map(drop)
+        child.wait()?;
+        // Where the shell has started the plugin and not become it, that is somebody else's to wait for. Before it is gone the
+        // next one would find its files taken.
+        let until = Instant::now() + STARTING / 6;
+        while group.is_some_and(|group| test_kill_process_group(group).is_ok()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// Starts it again, and waits for its socket.

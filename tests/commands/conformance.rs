@@ -115,6 +115,20 @@ fn a_plugin_that_runs_already_is_not_started_beside() -> Result<()> {
 }
 
 #[test]
+fn a_plugin_that_a_shell_has_started_is_gone_before_the_next_one_begins() -> Result<()> {
+    if !can_run("a_plugin_that_a_shell_has_started_is_gone_before_the_next_one_begins", &[Need::Root])? {
+        return Ok(());
+    }
+    let host = Setup::new()?.backend("files", "dir", "quota: none")?.prepare(DUNNAGE)?;
+    host.init()?;
+    let start = format!("{DUNNAGE} serve --config {}; exit 1", host.setup().config().display());
+    let ran = conformance_with(&host, "kills: 5", &["--case", "crash/within-create", "--start", &start])?;
+    let shown = text(&ran.stdout);
+    ensure!(ran.status.code() == Some(0) && shown.contains("✓ crash/within-create"), "{shown}{}", text(&ran.stderr));
+    Ok(())
+}
+
+#[test]
 fn an_access_type_that_the_plugin_refuses_is_told_before_any_case() -> Result<()> {
     if !can_run("an_access_type_that_the_plugin_refuses_is_told", &[Need::Root])? {
         return Ok(());
