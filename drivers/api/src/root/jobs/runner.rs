@@ -40,7 +40,8 @@ impl<E: Serialize + DeserializeOwned + Clone> Attempt<'_, E> {
             return Err(Error::internal("the copy was stopped"));
         }
         if let Some(entry) = table.entries.get_mut(&self.key) {
-            (entry.done, entry.total) = (done, self.job.total);
+            // A driver may only guess how much there is.
+            (entry.done, entry.total) = (done, self.job.total.max(done));
             if self.told.elapsed() >= TOLD {
                 self.told = Instant::now();
                 let progress = entry.progress();
