@@ -208,7 +208,10 @@ impl Snapshots for Store {
         let target = TargetKey::Snapshot(snapshot.key.clone());
         if self.jobs.stop(&target, cx.deadline)?.is_some() {
             // Without its record it is nobody's, also at the next start: what there is of it then goes with the job.
-            self.snapshot_records.remove(&snapshot.key)?;
+            if let Err(error) = self.snapshot_records.remove(&snapshot.key) {
+                self.jobs.go_on(&target)?;
+                return Err(error);
+            }
             return self.give_up(&target, cx.deadline).map(drop);
         }
         self.remove_unfinished(self.place(&target))?;

@@ -90,7 +90,7 @@ impl Store {
         let (jobs, room) = (Arc::new(root.jobs()?), Room::new(config.overcommit));
         let store = Self { config, root, files, jobs, shares, room, opened: files_now() };
         store.finish_groups()?;
-        store.drop_vain_jobs()?;
+        store.drop_vain_jobs();
         store.finish_copies(&store.jobs)?;
         store.jobs.take_up(Arc::new(Copier::new(store.files.clone())))?;
         let store = Arc::new(store);
