@@ -67,6 +67,7 @@ impl Copier {
         let (copying, begun) = (Copying { files: &self.files, source: &source, copy: &copy }, attempt.job.done);
         copying.run(attempt)?;
         if let Target::Volume(volume) = &attempt.job.target {
+            self.files.refuse_last(&copy, volume.capacity, place)?;
             image_file::grow(&copy, volume.capacity.get(), self.files.allocation)?;
         }
         self.files.make_durable(&copy, place)?;

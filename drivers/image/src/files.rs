@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::io::ErrorKind::NotFound;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use dunnage_driver_api::root::{Folder, GroupRecords, Job, Jobs, Records, Root, SnapshotRecords};
-use dunnage_driver_api::{ContentSource, Error, Result, TargetKey};
+use dunnage_driver_api::{Bytes, ContentSource, Error, Result, TargetKey};
 use rustix::fs::{AtFlags, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
@@ -169,6 +170,19 @@ impl Files {
     pub(crate) fn make_durable(&self, copy: &File, place: Place<'_>) -> Result<()> {
         let unfinished = &self.unfinished;
         copy.sync_all().and_then(|()| unfinished.sync()).map_err(unfinished.failed("sync", place.unfinished()))
+    }
+
+    /// That what the copy still takes, where it gets all its blocks, leaves the last of the disk to volumes in use.
+    pub(crate) fn refuse_last(&self, copy: &File, size: Bytes, place: Place<'_>) -> Result<()> {
+        if self.allocation == Allocation::Sparse {
+            return Ok(());
+        }
+        let failed = |error| self.unfinished.failed("measure", place.unfinished())(error);
+        let held = copy.metadata().map_err(failed)?.blocks().saturating_mul(512);
+        match size.minus(Bytes::new(held)) {
+            Bytes::ZERO => Ok(()),
+            more => self.unfinished.sizes().map_err(failed)?.refuse_last(more),
+        }
     }
 
     pub(crate) fn extra_of(&self, content: &ContentSource) -> Result<Extra> {
