@@ -75,7 +75,7 @@ impl Store {
     pub(crate) fn cut_in_background(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot> {
         let extra = self.extra_of(&ContentSource::Volume(request.volume.clone()))?;
         let size = request.volume.capacity;
-        let _room = self.reserve_snapshot(size)?;
+        let room = self.reserve_snapshot(size)?;
         let mut snapshot = request.snapshot()?;
         snapshot.ready = false;
         let source = SourceId::Volume(request.source.clone());
@@ -91,6 +91,8 @@ impl Store {
             }
             return Err(error);
         }
+        // The record speaks for it now.
+        drop(room);
         begun.start()?;
         let until = cx.deadline.min(Instant::now() + SHORT);
         // That it is not whole yet, or fails, is told by whoever asks whether it is ready.
@@ -118,7 +120,7 @@ impl Store {
                 _ => {}
             }
             self.jobs.go_on(&target)?;
-        } else if self.records.get(&request.key)?.is_none() {
+        } else {
             self.begin_volume(request, content)?;
         }
         match self.jobs.wait(&target, cx.deadline) {
@@ -144,10 +146,13 @@ impl Store {
         let source = request.source.clone().ok_or_else(|| Error::internal("a copy of nothing is asked for"))?;
         // Let go of before anybody waits: whoever ends the copy holds the key too.
         let _making = self.records.making(&request.key);
+        self.refuse_made(request)?;
         image_file::clear(&self.images, &request.key)?;
-        let _room = self.reserve_volume(size, size)?;
+        let room = self.reserve_volume(size, size)?;
         let target = Target::Volume(request.volume(size)?);
         let begun = self.jobs.begin(Job::new(target, source, content.size(), extra))?;
+        // The job speaks for it now.
+        drop(room);
         if let ContentSource::Volume(volume) = content {
             self.refuse_in_use(volume)?;
         }

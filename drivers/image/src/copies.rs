@@ -65,14 +65,15 @@ impl Store {
         let size = request.device_size(extra.fs_type, UNIT)?;
         let volume = request.volume(size)?;
         let _making = self.records.making(&request.key);
+        self.refuse_made(request)?;
         image_file::clear(&self.images, &request.key)?;
-        let _room = self.reserve_volume(size, size)?;
+        let room = self.reserve_volume(size, size)?;
         let target = TargetKey::Volume(request.key.clone());
         let place = self.place(&target);
         let put = |copy: &File| {
             image_file::grow(copy, size.get(), self.config.allocation)?;
             self.make_durable(copy, place)?;
-            self.records.put(&Record { volume: volume.clone(), extra })
+            self.records.put_for(&Record { volume: volume.clone(), extra }, room)
         };
         let recorded = || self.records.get(&request.key).map(|record| record.is_some());
         self.make(cx, content, place, put, recorded)?;

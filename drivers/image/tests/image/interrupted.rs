@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{
-    CapacityRange, ContentSource, Context, Create, CreateVolume, Driver, ErrorKind, Fingerprint, Parameters, Result,
-    Snapshot, SourceId, System, Volume, VolumeKey,
+    CapacityRange, ContentSource, Context, Create, CreateVolume, Driver, ErrorKind, Fingerprint, FsType, Parameters,
+    Result, Snapshot, SourceId, System, Volume, VolumeKey,
 };
 use dunnage_testkit::{BadSectors, FuseStore, for_each_operation};
 use tempfile::TempDir;
 
 use crate::copies::Copying;
-use crate::support::{Calls, MIB, block, cx, is_root, opening, until};
+use crate::support::{Calls, MIB, Root, block, cx, is_root, opening, until};
 
 /// More than what is copied between two checkpoints.
 const SIZE: u64 = 160 * MIB;
@@ -199,6 +199,27 @@ fn a_file_that_somebody_put_where_a_copy_was_to_go_is_left_alone() {
     });
     let jobs = std::fs::read_dir(slow.path().join(".dunnage/jobs")).unwrap().count();
     assert_eq!(jobs, 0, "a copy that was given up leaves no job");
+}
+
+/// The host looks first whether there is the volume, and checks that it is what is asked for; then the copy ends.
+#[test]
+fn a_copy_that_ends_behind_the_look_of_the_host_is_looked_at_again() {
+    if !is_root() {
+        return;
+    }
+    for root in [Root::on_ext4("", 128 * MIB), Root::on_new(FsType::Xfs, "", 512 * MIB)] {
+        let volume = root.create("v", 8 * MIB).unwrap();
+        let larger = clone(&root, &volume, 64 * MIB);
+        let create = root.0.create.as_ref().unwrap();
+        // All holes, as what a create leaves that was cut off.
+        let made = create.create(&cx(), &clone(&root, &volume, 0)).unwrap();
+        for again in [create.create(&cx(), &larger), root.create("c", 16 * MIB)] {
+            let error = again.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Running, "{}", error.report());
+        }
+        assert_eq!(root.find("c"), Some(made));
+        assert_eq!(root.image("c").metadata().unwrap().len(), 8 * MIB);
+    }
 }
 
 /// Makes a clone, as a host does that looks first.
