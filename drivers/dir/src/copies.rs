@@ -10,6 +10,7 @@ use dunnage_driver_api::{
 };
 
 use crate::store::{DEFAULT_SIZE, Extra, Store};
+use crate::work::Attempts;
 
 impl Store {
     /// Goes on with the copies that an ended process had begun, and removes what belongs to none.
@@ -19,10 +20,16 @@ impl Store {
     pub(crate) fn take_up_copies(&self) -> Result<()> {
         for Job { target, .. } in self.jobs.all() {
             // One that was cut off before its record was written was never a snapshot, nor is it one that is wanted.
-            if let Target::Snapshot { key, generation, .. } = &target
-                && self.snapshots.get(key)?.is_none_or(|record| record.snapshot.generation != *generation)
-            {
-                self.jobs.remove(&target.key())?;
+            let Target::Snapshot { key, generation, .. } = &target else { continue };
+            let is_of = |record: SnapshotRecord<Extra>| record.snapshot.generation == *generation;
+            match self.snapshots.get(key).map(|record| record.is_some_and(is_of)) {
+                Ok(true) => {}
+                Ok(false) => self.jobs.remove(&target.key())?,
+                // It must not keep the others from being served. Whoever works on it meets the same error.
+                Err(error) => {
+                    let target = target.key();
+                    tracing::error!(%target, error = error.report(), "cannot find out whether a copy is to be gone on with");
+                }
             }
         }
         let unfinished = &self.unfinished;
@@ -41,18 +48,14 @@ impl Store {
     pub(crate) fn create_from(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
         let key = TargetKey::Volume(request.key.clone());
         let made = || Ok(self.records.get(&request.key)?.map(|record| record.volume));
-        let same = |volume: Volume| match volume.fingerprint == request.fingerprint {
-            true => Ok(volume),
-            false => Err(taken("volume", &request.name)),
-        };
         match self.jobs.get(&key).map(|job| job.target) {
-            Some(Target::Volume(volume)) => drop(same(volume)?),
+            Some(Target::Volume(volume)) => {
+                if volume.fingerprint != request.fingerprint || !request.capacity.holds(volume.capacity) {
+                    return Err(taken("volume", &request.name));
+                }
+            }
             Some(Target::Snapshot { .. }) => return Err(Error::internal("a volume that is copied is a snapshot")),
-            // It was whole the moment before.
-            None => match made()? {
-                Some(volume) => return same(volume),
-                None => self.begin_volume(request)?,
-            },
+            None => self.begin_volume(request)?,
         }
         self.wait(cx, &key, made)
     }
@@ -61,16 +64,25 @@ impl Store {
         let source = request.source.clone().ok_or_else(|| Error::internal("a copy of nothing was asked for"))?;
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
         let volume = request.volume(size)?;
+        // Let go of before anybody waits: whoever ends the copy holds the key too.
+        let _making = self.records.making(&request.key);
+        self.refuse_made(request)?;
         // Where it is what a create left it goes; where it has data it stays, and is refused.
         let _ = self.remove_empty(&request.key);
         refuse_data(&self.data, request.key.as_str())?;
-        let _room = self.reserve(size)?;
+        // Of a copy before this one, given up: this one would go on with it.
+        self.discard_unfinished(&TargetKey::Volume(request.key.clone()).to_string())?;
+        let room = self.reserve(size)?;
         let total = self.used(&source)?;
-        self.jobs.begin(Job::new(Target::Volume(volume), source, total, self.attempts()?))?.start()
+        let begun = self.jobs.begin(Job::new(Target::Volume(volume), source, total, self.attempts()?))?;
+        // The job speaks for it now.
+        drop(room);
+        begun.start()
     }
 
     fn begin_snapshot(&self, request: &CreateSnapshot) -> Result<()> {
         refuse_data(&self.snapshot_data, request.key.as_str())?;
+        self.discard_unfinished(&TargetKey::Snapshot(request.key.clone()).to_string())?;
         let mut snapshot = request.snapshot()?;
         snapshot.ready = false;
         let _room = self.reserve_snapshot(snapshot.size)?;
@@ -120,17 +132,29 @@ impl Store {
     /// Ends a copy, and removes what there is of it unless it is whole.
     pub(crate) fn give_up(&self, cx: &Context, key: &TargetKey) -> Result<()> {
         let Some(job) = self.jobs.stop(key, cx.deadline)? else { return Ok(()) };
-        self.discard_unfinished(&key.to_string())?;
+        let discarded = self.discard_copy(&job);
+        if discarded.is_err() {
+            // Else nobody would work on it, and its source would be held for ever.
+            self.jobs.go_on(key)?;
+        }
+        discarded
+    }
+
+    /// Discards the copy of a job that nobody works on, unless it is a volume or a snapshot by now.
+    fn discard_copy(&self, job: &Job<Attempts>) -> Result<()> {
+        let key = job.target.key();
         if !self.is_made(&job.target)? {
-            let place = self.place(key);
-            // Moved there, and not made a volume or a snapshot.
-            self.forget(place, key.key(), None).map_err(place.failed("free the quota of", key.key()))?;
-            self.root.trash().discard(place, key.key())?;
-            if let TargetKey::Snapshot(key) = key {
+            if job.whole {
+                // It may have been moved there, and not made a volume or a snapshot.
+                self.take_back(&key)?;
+            }
+            if let TargetKey::Snapshot(key) = &key {
                 self.snapshots.remove(key)?;
             }
         }
-        self.jobs.remove(key)
+        // Before its bytes: what has no job is nobody's, and goes at the next start at the latest.
+        self.jobs.remove(&key)?;
+        self.discard_unfinished(&key.to_string())
     }
 
     /// Gives up the copies of a source that is to be removed which fail, and which nobody waits for: else they would keep
@@ -146,11 +170,15 @@ impl Store {
 
     /// Has nobody go on with the copy that a volume or a snapshot was.
     pub(crate) fn forget_job(&self, cx: &Context, key: &TargetKey) -> Result<()> {
-        if self.jobs.stop(key, cx.deadline)?.is_some() {
-            self.discard_unfinished(&key.to_string())?;
-            self.jobs.remove(key)?;
+        if self.jobs.stop(key, cx.deadline)?.is_none() {
+            return Ok(());
         }
-        Ok(())
+        if let Err(error) = self.jobs.remove(key) {
+            self.jobs.go_on(key)?;
+            return Err(error);
+        }
+        // What has no job is nobody's, and goes at the next start at the latest.
+        self.discard_unfinished(&key.to_string())
     }
 
     fn made_snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>> {

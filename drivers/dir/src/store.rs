@@ -83,6 +83,7 @@ impl Create for Store {
         }
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
         let _making = self.records.making(key);
+        self.refuse_made(request)?;
         let room = self.reserve(size)?;
         let volume = request.volume(size)?;
         // The folder before the record: a durable record promises that there is a folder.
@@ -247,6 +248,16 @@ impl Store {
             let _ = self.remove_empty(key);
         }
         Ok(())
+    }
+
+    /// That there is no volume of the key that is to be made, which the caller holds. A copy may have become one since the
+    /// host looked: what it is nobody has checked against the request.
+    pub(crate) fn refuse_made(&self, request: &CreateVolume) -> Result<()> {
+        if self.records.get(&request.key)?.is_none() {
+            return Ok(());
+        }
+        let message = "a copy to a volume of this name has just ended: the same call repeated finds it";
+        Err(Error::new(ErrorKind::Running, message).with("name", &request.name))
     }
 
     /// A new folder for this key. What a create left that was cut off goes first, with its quota.

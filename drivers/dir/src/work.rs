@@ -69,6 +69,13 @@ impl Parts {
         })
     }
 
+    /// Whether it is a snapshot that was deleted: one has its record before its job is worked on.
+    fn is_deleted(&self, target: &Target) -> Result<bool> {
+        let Target::Snapshot { key, generation, .. } = target else { return Ok(false) };
+        let record = self.snapshots.get(key)?;
+        Ok(record.is_none_or(|record| record.snapshot.generation != *generation))
+    }
+
     /// Copies the tree of the job.
     fn copy(&self, attempt: &mut Attempt<'_, Attempts>) -> Result<()> {
         let name = attempt.job.target.key().to_string();
@@ -134,6 +141,28 @@ impl Parts {
         moved.map_err(place.failed("put the copy in its place", key.key()))
     }
 
+    /// Whether the tree of the copy is not in its place.
+    fn is_unfinished(&self, key: &TargetKey) -> Result<bool> {
+        match self.unfinished.folder(key.to_string()) {
+            Ok(folder) => folder.contains(TREE),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.unfinished.failed("open", key.to_string())(error)),
+        }
+    }
+
+    /// Has nothing of a whole copy in its place, so that all of it is among the unfinished.
+    pub(crate) fn take_back(&self, key: &TargetKey) -> Result<()> {
+        let (place, name) = (self.place(key), key.to_string());
+        if self.is_unfinished(key)? || !place.contains(key.key())? {
+            return Ok(());
+        }
+        let unfinished = self.unfinished.folder_or_make(&name, 0o700);
+        let unfinished = unfinished.map_err(self.unfinished.failed("make", &name))?;
+        let moved = place.rename(key.key(), &unfinished, TREE).and_then(|()| unfinished.sync());
+        let moved = moved.and_then(|()| self.unfinished.sync()).and_then(|()| place.sync());
+        moved.map_err(place.failed("take the copy back from its place", key.key()))
+    }
+
     /// Makes a volume or a snapshot of the copy in its place.
     fn record(&self, target: &Target) -> Result<()> {
         let key = target.key();
@@ -159,7 +188,12 @@ impl Parts {
 impl Work<Attempts> for Parts {
     fn run(&self, attempt: &mut Attempt<'_, Attempts>) -> Result<()> {
         let key = attempt.job.target.key();
-        if !self.is_made(&attempt.job.target)? {
+        if self.is_deleted(&attempt.job.target)? {
+            // The removal of the snapshot was cut off behind its record.
+            if attempt.job.whole {
+                self.take_back(&key)?;
+            }
+        } else if !self.is_made(&attempt.job.target)? {
             if !attempt.job.whole {
                 self.copy(attempt)?;
                 attempt.job.whole = true;
@@ -170,7 +204,8 @@ impl Work<Attempts> for Parts {
                 TargetKey::Volume(key) => Some(self.records.making(key)),
                 TargetKey::Snapshot(_) => None,
             };
-            if !self.place(&key).contains(key.key())? {
+            // What else has its place is somebody else's.
+            if self.is_unfinished(&key)? || !self.place(&key).contains(key.key())? {
                 self.put_in_place(&key)?;
             }
             self.record(&attempt.job.target)?;

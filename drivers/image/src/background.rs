@@ -26,32 +26,38 @@ const SHORT: Duration = Duration::from_secs(2);
 
 impl Store {
     /// Removes the jobs that nobody is to go on with: of snapshots that were never taken, of what is whole, and of volumes
-    /// whose source is in use.
-    ///
-    /// # Errors
-    /// Where the store cannot be read or changed.
-    pub(crate) fn drop_vain_jobs(&self) -> Result<()> {
+    /// whose source is in use. One of which that cannot be found out stays.
+    pub(crate) fn drop_vain_jobs(&self) {
         for job in self.jobs.all() {
-            let (target, soon) = (job.target.key(), Instant::now());
-            match &job.target {
-                Target::Snapshot { key, generation, .. } => {
-                    let record = self.snapshot_records.get(key)?.map(|record| record.snapshot);
-                    match record.filter(|snapshot| snapshot.generation == *generation) {
-                        Some(snapshot) if snapshot.ready => self.jobs.remove(&target)?,
-                        Some(_) => {}
-                        None => drop(self.give_up(&target, soon)?),
-                    }
+            if let Err(error) = self.drop_vain(&job) {
+                // It must not keep the others from being served. Whoever works on it meets the same error.
+                let target = job.target.key();
+                tracing::error!(%target, error = error.report(), "cannot find out whether a copy is to be gone on with");
+            }
+        }
+    }
+
+    fn drop_vain(&self, job: &Job<Extra>) -> Result<()> {
+        match &job.target {
+            Target::Snapshot { key, generation, .. } => {
+                let record = self.snapshot_records.get(key)?.map(|record| record.snapshot);
+                match record.filter(|snapshot| snapshot.generation == *generation) {
+                    Some(snapshot) if snapshot.ready => self.jobs.remove(&job.target.key()),
+                    Some(_) => Ok(()),
+                    None => self.discard_copy(job).map(drop),
                 }
-                Target::Volume(volume) => {
-                    if self.records.get(&volume.key)?.is_some() {
-                        self.jobs.remove(&target)?;
-                    } else if self.is_of_used(&job)? {
-                        self.give_up(&target, soon)?;
-                    }
+            }
+            Target::Volume(volume) => {
+                if self.records.get(&volume.key)?.is_some() {
+                    self.jobs.remove(&job.target.key())
+                } else if self.is_of_used(job).unwrap_or(true) {
+                    // Also where nobody can say: nothing of it is done yet.
+                    self.discard_copy(job).map(drop)
+                } else {
+                    Ok(())
                 }
             }
         }
-        Ok(())
     }
 
     /// Whether a job of which nothing is done was begun and never found its source idle: once it has, nobody can use that.
@@ -69,7 +75,7 @@ impl Store {
     pub(crate) fn cut_in_background(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot> {
         let extra = self.extra_of(&ContentSource::Volume(request.volume.clone()))?;
         let size = request.volume.capacity;
-        let _room = self.reserve_snapshot(size)?;
+        let room = self.reserve_snapshot(size)?;
         let mut snapshot = request.snapshot()?;
         snapshot.ready = false;
         let source = SourceId::Volume(request.source.clone());
@@ -85,6 +91,8 @@ impl Store {
             }
             return Err(error);
         }
+        // The record speaks for it now.
+        drop(room);
         begun.start()?;
         let until = cx.deadline.min(Instant::now() + SHORT);
         // That it is not whole yet, or fails, is told by whoever asks whether it is ready.
@@ -112,7 +120,7 @@ impl Store {
                 _ => {}
             }
             self.jobs.go_on(&target)?;
-        } else if self.records.get(&request.key)?.is_none() {
+        } else {
             self.begin_volume(request, content)?;
         }
         match self.jobs.wait(&target, cx.deadline) {
@@ -138,10 +146,13 @@ impl Store {
         let source = request.source.clone().ok_or_else(|| Error::internal("a copy of nothing is asked for"))?;
         // Let go of before anybody waits: whoever ends the copy holds the key too.
         let _making = self.records.making(&request.key);
+        self.refuse_made(request)?;
         image_file::clear(&self.images, &request.key)?;
-        let _room = self.reserve_volume(size, size)?;
+        let room = self.reserve_volume(size, size)?;
         let target = Target::Volume(request.volume(size)?);
         let begun = self.jobs.begin(Job::new(target, source, content.size(), extra))?;
+        // The job speaks for it now.
+        drop(room);
         if let ContentSource::Volume(volume) = content {
             self.refuse_in_use(volume)?;
         }
@@ -166,19 +177,38 @@ impl Store {
     /// Gives a copy up with all there is of it. `false` where there is none, perhaps as it has just ended.
     pub(crate) fn give_up(&self, target: &TargetKey, deadline: Instant) -> Result<bool> {
         let Some(job) = self.jobs.stop(target, deadline)? else { return Ok(false) };
-        let place = self.place(target);
-        self.remove_unfinished(place)?;
-        if job.whole {
-            let recorded = match target {
-                TargetKey::Volume(key) => self.records.get(key)?.is_some(),
-                TargetKey::Snapshot(key) => self.snapshot_records.get(key)?.is_some(),
-            };
-            if recorded {
-                return Err(Error::internal("a copy that has its record is not given up").with("copy", target));
-            }
-            self.root.trash().discard(place.folder, place.key)?;
+        let discarded = self.discard_copy(&job);
+        if discarded.is_err() {
+            // Else nobody would work on it, and its source would be held for ever.
+            self.jobs.go_on(target)?;
         }
-        self.jobs.remove(target)?;
+        discarded
+    }
+
+    /// Discards the copy of a job that nobody works on. `false` where it is a volume by now, which stays.
+    fn discard_copy(&self, job: &Job<Extra>) -> Result<bool> {
+        let target = job.target.key();
+        match &job.target {
+            Target::Volume(volume) if self.records.get(&volume.key)?.is_some() => {
+                self.jobs.remove(&target)?;
+                return Ok(false);
+            }
+            Target::Snapshot { key, generation, .. } => {
+                let record = self.snapshot_records.get(key)?;
+                if record.is_some_and(|record| record.snapshot.generation == *generation) {
+                    let message = "the snapshot was taken just now: the same call repeated finds it";
+                    return Err(Error::new(ErrorKind::Running, message).with("snapshot", key));
+                }
+            }
+            Target::Volume(_) => {}
+        }
+        self.withdraw(job)?;
+        // Before its bytes: what has no job is nobody's, and goes at the next start at the latest. A job without its bytes
+        // would be gone on with.
+        self.jobs.remove(&target)?;
+        if let Err(error) = self.remove_unfinished(self.place(&target)) {
+            tracing::warn!(%target, error = error.report(), "what was given up of a copy goes at the next start");
+        }
         Ok(true)
     }
 }

@@ -22,6 +22,11 @@ impl Work<Extra> for Copier {
     fn run(&self, attempt: &mut Attempt<'_, Extra>) -> Result<()> {
         let target = attempt.job.target.key();
         let place = self.files.place(&target);
+        if self.is_deleted(&attempt.job.target)? {
+            // The removal of the snapshot was cut off behind its record.
+            self.files.withdraw(&attempt.job)?;
+            return self.files.remove_unfinished(place);
+        }
         let is_unfinished = || self.files.unfinished.contains(place.unfinished());
         if !attempt.job.whole {
             self.copy(attempt, place)?;
@@ -44,6 +49,13 @@ impl Copier {
         Self { files }
     }
 
+    /// Whether it is a snapshot that was deleted: one has its record before its job is worked on.
+    fn is_deleted(&self, target: &Target) -> Result<bool> {
+        let Target::Snapshot { key, generation, .. } = target else { return Ok(false) };
+        let record = self.files.snapshot_records.get(key)?;
+        Ok(record.is_none_or(|record| record.snapshot.generation != *generation))
+    }
+
     /// Copies what is left, and makes it durable.
     fn copy(&self, attempt: &mut Attempt<'_, Extra>, place: Place<'_>) -> Result<()> {
         let source = self.source(&attempt.job.source)?;
@@ -55,6 +67,7 @@ impl Copier {
         let (copying, begun) = (Copying { files: &self.files, source: &source, copy: &copy }, attempt.job.done);
         copying.run(attempt)?;
         if let Target::Volume(volume) = &attempt.job.target {
+            self.files.refuse_last(&copy, volume.capacity, place)?;
             image_file::grow(&copy, volume.capacity.get(), self.files.allocation)?;
         }
         self.files.make_durable(&copy, place)?;
@@ -67,9 +80,19 @@ impl Copier {
     fn begun(&self, attempt: &mut Attempt<'_, Extra>, place: Place<'_>) -> Result<File> {
         if attempt.job.done.get() > 0 {
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            match self.files.unfinished.open(place.unfinished(), flags, 0) {
-                Err(error) if error.kind() == NotFound => attempt.job.done = Bytes::ZERO,
-                opened => return opened.map_err(self.files.unfinished.failed("open", place.unfinished())),
+            let opened = self.files.unfinished.open(place.unfinished(), flags, 0);
+            let opened = opened.and_then(|copy| Ok((copy.metadata()?.len(), copy)));
+            match opened {
+                Err(error) if error.kind() != NotFound => {
+                    return Err(self.files.unfinished.failed("open", place.unfinished())(error));
+                }
+                Ok((length, copy)) if length >= attempt.job.done.get() => return Ok(copy),
+                // It is gone, or was cut by somebody. Nothing is done then, and the job says so before there is a file that
+                // it could be believed of.
+                _ => {
+                    attempt.job.done = Bytes::ZERO;
+                    attempt.keep()?;
+                }
             }
         }
         let copy = self.files.begin(place)?;
@@ -101,13 +124,21 @@ impl Copier {
         match target {
             Target::Volume(volume) => {
                 let _making = self.files.records.making(&volume.key);
-                self.files.records.put(&Record { volume: volume.clone(), extra: extra.clone() })
+                match self.files.records.get(&volume.key)? {
+                    // It was written by an attempt before, and the volume may have grown since.
+                    Some(record) if record.volume.generation == volume.generation => Ok(()),
+                    Some(_) => Err(Error::internal("another volume has the name of the copy: it is not written over")),
+                    None => self.files.records.put(&Record { volume: volume.clone(), extra: extra.clone() }),
+                }
             }
             Target::Snapshot { key, generation, .. } => {
                 let record = self.files.snapshot_records.get(key)?;
                 let record = record.filter(|record| record.snapshot.generation == *generation);
                 let SnapshotRecord { mut snapshot, extra } =
-                    record.ok_or_else(|| Error::internal("the record of the snapshot is gone: delete it"))?;
+                    record.ok_or_else(|| Error::internal("the record of the snapshot is gone"))?;
+                if snapshot.ready {
+                    return Ok(());
+                }
                 snapshot.ready = true;
                 self.files.snapshot_records.put(SnapshotRecord { snapshot, extra })
             }

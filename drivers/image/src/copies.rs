@@ -65,14 +65,15 @@ impl Store {
         let size = request.device_size(extra.fs_type, UNIT)?;
         let volume = request.volume(size)?;
         let _making = self.records.making(&request.key);
+        self.refuse_made(request)?;
         image_file::clear(&self.images, &request.key)?;
-        let _room = self.reserve_volume(size, size)?;
+        let room = self.reserve_volume(size, size)?;
         let target = TargetKey::Volume(request.key.clone());
         let place = self.place(&target);
         let put = |copy: &File| {
             image_file::grow(copy, size.get(), self.config.allocation)?;
             self.make_durable(copy, place)?;
-            self.records.put(&Record { volume: volume.clone(), extra })
+            self.records.put_for(&Record { volume: volume.clone(), extra }, room)
         };
         let recorded = || self.records.get(&request.key).map(|record| record.is_some());
         self.make(cx, content, place, put, recorded)?;
@@ -208,7 +209,10 @@ impl Snapshots for Store {
         let target = TargetKey::Snapshot(snapshot.key.clone());
         if self.jobs.stop(&target, cx.deadline)?.is_some() {
             // Without its record it is nobody's, also at the next start: what there is of it then goes with the job.
-            self.snapshot_records.remove(&snapshot.key)?;
+            if let Err(error) = self.snapshot_records.remove(&snapshot.key) {
+                self.jobs.go_on(&target)?;
+                return Err(error);
+            }
             return self.give_up(&target, cx.deadline).map(drop);
         }
         self.remove_unfinished(self.place(&target))?;

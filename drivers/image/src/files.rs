@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::io::ErrorKind::NotFound;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use dunnage_driver_api::root::{Folder, GroupRecords, Jobs, Records, Root, SnapshotRecords};
-use dunnage_driver_api::{ContentSource, Error, Result, TargetKey};
-use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use dunnage_driver_api::root::{Folder, GroupRecords, Job, Jobs, Records, Root, SnapshotRecords};
+use dunnage_driver_api::{Bytes, ContentSource, Error, Result, TargetKey};
+use rustix::fs::{AtFlags, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::config::Allocation;
@@ -73,9 +74,17 @@ impl Files {
         for entry in unfinished.entries().map_err(unfinished.failed("list", ""))? {
             let (name, _) = entry.map_err(unfinished.failed("list", ""))?;
             let target = name.to_str().and_then(target_of);
-            match &target {
-                Some(target) if jobs.get(target).is_some() => {}
-                Some(target) if self.is_whole(target)? => self.put_in_place(self.place(target))?,
+            let whole = match &target {
+                Some(target) if jobs.get(target).is_some() => continue,
+                Some(target) => self.is_whole(target),
+                None => Ok(false),
+            };
+            match (&target, whole) {
+                (Some(target), Ok(true)) => self.put_in_place(self.place(target))?,
+                // It must not keep the others from being served.
+                (_, Err(error)) => {
+                    tracing::error!(?name, error = error.report(), "cannot find out whether a copy is whole: it stays");
+                }
                 _ => unfinished.unlink(&name).map_err(unfinished.failed("remove", &name))?,
             }
         }
@@ -127,9 +136,53 @@ impl Files {
         self.unfinished.unlink(&name)
     }
 
+    /// Has nothing of a copy that is given up in its place, so that what is left of it is among the unfinished. Until its
+    /// job goes the copy is whole all the same, and can be put in its place again.
+    pub(crate) fn withdraw(&self, job: &Job<Extra>) -> Result<()> {
+        let target = job.target.key();
+        let recorded = match &target {
+            TargetKey::Volume(key) => self.records.get(key)?.is_some(),
+            TargetKey::Snapshot(key) => self.snapshot_records.get(key)?.is_some(),
+        };
+        if !job.whole || recorded {
+            return Ok(());
+        }
+        let place = self.place(&target);
+        self.take_back(place).map_err(place.folder.failed("take the copy back from its place", place.key))
+    }
+
+    fn take_back(&self, place: Place<'_>) -> io::Result<()> {
+        let name = place.unfinished();
+        match (present(self.unfinished.stat(&name))?, present(place.folder.stat(place.key))?) {
+            (None, Some(_)) => {
+                place.folder.rename(place.key, &self.unfinished, &name)?;
+                self.unfinished.sync()?;
+            }
+            (Some(copy), Some(there)) if (copy.st_dev, copy.st_ino) == (there.st_dev, there.st_ino) => {
+                place.folder.unlink(place.key)?;
+            }
+            // What has the name there is not the copy, which never got there: it is somebody else's.
+            (Some(_), Some(_)) | (_, None) => {}
+        }
+        place.folder.sync()
+    }
+
     pub(crate) fn make_durable(&self, copy: &File, place: Place<'_>) -> Result<()> {
         let unfinished = &self.unfinished;
         copy.sync_all().and_then(|()| unfinished.sync()).map_err(unfinished.failed("sync", place.unfinished()))
+    }
+
+    /// That what the copy still takes, where it gets all its blocks, leaves the last of the disk to volumes in use.
+    pub(crate) fn refuse_last(&self, copy: &File, size: Bytes, place: Place<'_>) -> Result<()> {
+        if self.allocation == Allocation::Sparse {
+            return Ok(());
+        }
+        let failed = |error| self.unfinished.failed("measure", place.unfinished())(error);
+        let held = copy.metadata().map_err(failed)?.blocks().saturating_mul(512);
+        match size.minus(Bytes::new(held)) {
+            Bytes::ZERO => Ok(()),
+            more => self.unfinished.sizes().map_err(failed)?.refuse_last(more),
+        }
     }
 
     pub(crate) fn extra_of(&self, content: &ContentSource) -> Result<Extra> {
@@ -162,6 +215,13 @@ impl Files {
     /// Opens the bytes of a snapshot.
     pub(crate) fn open_snapshot(&self, key: &str) -> io::Result<File> {
         self.snapshots.open(key, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0)
+    }
+}
+
+fn present(stat: io::Result<Stat>) -> io::Result<Option<Stat>> {
+    match stat {
+        Err(error) if error.kind() == NotFound => Ok(None),
+        found => found.map(Some),
     }
 }
 

@@ -92,10 +92,7 @@ impl Room {
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let others = others()?;
-        let attempt = |measured: Measured| {
-            let limit = self.overcommit.times(measured.for_images);
-            take(&|promised| check(promised.plus(others), bytes, limit))
-        };
+        let attempt = |measured: Measured| take(&|promised| self.check(promised.plus(others), bytes, measured));
         match attempt(measured) {
             Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
                 attempt(self.measured(folders, GOOD_TO_REFUSE)?)
@@ -112,6 +109,25 @@ impl Room {
         let limit = self.overcommit.times(self.measured(folders, GOOD_FOR)?.for_images);
         let available = Bytes::new(limit.saturating_sub(promised.get()) / UNIT.get() * UNIT.get());
         Ok(Capacity::new(available).at_most(available).at_least(UNIT))
+    }
+
+    fn check(&self, promised: Bytes, more: Bytes, measured: Measured) -> Result<()> {
+        let limit = self.overcommit.times(measured.for_images);
+        let wanted = promised.plus(more).get();
+        if wanted <= limit {
+            return Ok(());
+        }
+        let advice = if wanted <= self.overcommit.times(measured.total) {
+            // More could be promised of what is there, and it would not be there when it is written.
+            let others = Bytes::new(measured.total.saturating_sub(measured.for_images));
+            format!("{others} of the disk are held by what is no volume's and no snapshot's: free that")
+        } else {
+            "delete some, give the root a larger disk, or raise overcommit".into()
+        };
+        let limit = Bytes::new(limit);
+        let message =
+            format!("no room for {more} more: {promised} of {limit} are promised to volumes and snapshots; {advice}");
+        Err(Error::new(ErrorKind::ResourceExhausted, message))
     }
 
     fn measured(&self, folders: &Folders<'_>, good_for: Duration) -> Result<Measured> {
@@ -131,20 +147,6 @@ impl Room {
         *last = Some((Instant::now(), measured));
         Ok(measured)
     }
-}
-
-fn check(promised: Bytes, more: Bytes, limit: u64) -> Result<()> {
-    if promised.get().saturating_add(more.get()) <= limit {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::ResourceExhausted,
-        format!(
-            "no room for {more} more: {promised} of {} are promised to volumes and snapshots; delete some, give the root a larger \
-             disk, or raise overcommit",
-            Bytes::new(limit)
-        ),
-    ))
 }
 
 #[cfg(test)]

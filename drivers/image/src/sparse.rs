@@ -38,6 +38,8 @@ impl Copying<'_> {
         if length < end {
             return Err(Error::internal(format!("what is copied has {length} bytes and not {end}: it was cut")));
         }
+        // A file system with a server of its own may not know yet of what was written here, and tell of a hole.
+        self.source.sync_all().map_err(|error| Error::io("cannot make durable what is copied", error))?;
         let (mut at, mut buffer) = (attempt.job.done.get(), vec![0; STEP as usize]);
         while at < end {
             attempt.reached(Bytes::new(at))?;

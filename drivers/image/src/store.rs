@@ -90,7 +90,7 @@ impl Store {
         let (jobs, room) = (Arc::new(root.jobs()?), Room::new(config.overcommit));
         let store = Self { config, root, files, jobs, shares, room, opened: files_now() };
         store.finish_groups()?;
-        store.drop_vain_jobs()?;
+        store.drop_vain_jobs();
         store.finish_copies(&store.jobs)?;
         store.jobs.take_up(Arc::new(Copier::new(store.files.clone())))?;
         let store = Arc::new(store);
@@ -107,6 +107,16 @@ impl Store {
     pub(crate) fn reserve_volume(&self, bytes: Bytes, size: Bytes) -> Result<Reservation> {
         let others = || Ok(self.snapshot_records.promised()?.plus(self.jobs.promised()));
         self.room.reserve(&self.folders(), bytes, size, others, |fits| self.records.reserve(bytes, fits))
+    }
+
+    /// That there is no volume of the key that is to be made, which the caller [holds](root::Records::making). A copy may have
+    /// become one since the host looked: what it is nobody has checked against the request.
+    pub(crate) fn refuse_made(&self, request: &CreateVolume) -> Result<()> {
+        if self.records.get(&request.key)?.is_none() {
+            return Ok(());
+        }
+        let message = "a copy to a volume of this name has just ended: the same call repeated finds it";
+        Err(Error::new(ErrorKind::Running, message).with("name", &request.name))
     }
 
     /// Removes an image without a record, unless there is data in it.
@@ -153,12 +163,12 @@ impl Store {
     }
 
     /// Fills a new image and writes its record.
-    fn fill(&self, image: &File, record: &Record<Extra>) -> Result<()> {
+    fn fill(&self, image: &File, record: &Record<Extra>, room: Reservation) -> Result<()> {
         image_file::grow(image, record.volume.capacity.get(), self.config.allocation)?;
         let failed = |error| self.images.failed("sync", record.volume.key.as_str())(error);
         image.sync_all().map_err(failed)?;
         self.images.sync().map_err(failed)?;
-        self.records.put(record)
+        self.records.put_for(record, room)
     }
 
     /// What has the image bound, or `None` where nothing has, and nothing gets it while the file is open.
@@ -223,11 +233,12 @@ impl Create for Store {
         let size = request.device_size(self.config.fs_type, UNIT)?;
         let volume = request.volume(size)?;
         let _making = self.records.making(&request.key);
-        let _room = self.reserve_volume(size, size)?;
+        self.refuse_made(request)?;
+        let room = self.reserve_volume(size, size)?;
         let image = image_file::make(&self.images, &request.key)?;
         let fs_type = request.fs_type(self.config.fs_type);
         let record = Record { volume, extra: Extra { block_size: self.config.block_size, fs_type } };
-        if let Err(error) = self.fill(&image, &record) {
+        if let Err(error) = self.fill(&image, &record, room) {
             // A record that was written but may not be durable keeps its image: the next attempt finds both.
             if matches!(self.records.get(&request.key), Ok(None)) {
                 let _ = self.images.unlink(request.key.as_str());
@@ -286,13 +297,13 @@ impl Expand for Store {
             return Ok(Expanded::to(old).after_node_expansion());
         }
         let size = capacity.choose(old, UNIT.get())?;
-        let _room = self.reserve_volume(size.minus(old), size)?;
+        let room = self.reserve_volume(size.minus(old), size)?;
         let image = image_file::open(&self.images, &volume.key).map_err(self.images.failed("open the image", key))?;
         image_file::grow(&image, size.get(), self.config.allocation)?;
         image.sync_all().map_err(self.images.failed("sync", key))?;
         // The record comes last: until then a repeated call does the same again.
         record.volume.capacity = size;
-        self.records.put(&record)?;
+        self.records.put_for(&record, room)?;
         Ok(Expanded::to(size).after_node_expansion())
     }
 }

@@ -81,7 +81,11 @@ impl Rig {
         let request =
             CreateVolume::new(name, range, Vec::new(), Default::default(), fingerprint(&format!("{source:?}")));
         let request = request.holding(source, of.clone()).unwrap();
-        as_an_orchestrator(cx, || self.create_calls().create(cx, &request))
+        // As a host does, which looks first.
+        as_an_orchestrator(cx, || match self.volumes().find(cx, &request.key)? {
+            Some(found) => Ok(found),
+            None => self.create_calls().create(cx, &request),
+        })
     }
 
     fn create_calls(&self) -> Arc<dyn Create> {
@@ -340,6 +344,54 @@ fn the_copy_of_an_empty_volume_is_no_remainder_of_a_create() {
         assert!(rig.data(name).exists());
         rig.source(&rig.find(name).unwrap()).unwrap();
     }
+}
+
+/// The host looks first whether there is the volume, and checks that it is what is asked for; then the copy ends.
+#[test]
+fn a_copy_that_ends_behind_the_look_of_the_host_is_looked_at_again() {
+    let rig = Rig::new();
+    let volume = rig.create("a").unwrap();
+    let content = ContentSource::Volume(volume.clone());
+    let made = rig.copy(&cx(), "c", &content).unwrap();
+    let source = SourceId::Volume(rig.id(&volume));
+    let other = request("c", 1 << 30, 0).holding(source, content).unwrap();
+    for again in [other, request("c", 1 << 30, 0)] {
+        let error = rig.create_calls().create(&cx(), &again).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Running, "{}", error.report());
+    }
+    assert_eq!(rig.find("c"), Some(made));
+}
+
+#[test]
+fn a_folder_that_somebody_put_where_a_copy_was_to_go_is_left_alone() {
+    let mut rig = Rig::new();
+    cut_off_in_the_middle(&mut rig);
+    fs::create_dir(rig.path("snapshots/s")).unwrap();
+    fs::write(rig.path("snapshots/s/thesis.tex"), "words").unwrap();
+    rig.restart();
+    let copying = rig.backend().copying.clone().unwrap();
+    until("it fails", || copying.copies().first().and_then(|copy| copy.error.clone()));
+    let volume = rig.find("a").unwrap();
+    rig.snap(&cx(), "s", &volume).unwrap_err();
+    assert_eq!(rig.snapshot("s"), None, "a folder of somebody else is no snapshot");
+    assert_eq!(fs::read_to_string(rig.path("snapshots/s/thesis.tex")).unwrap(), "words");
+    rig.nothing_is_left();
+}
+
+#[test]
+fn a_record_that_cannot_be_read_does_not_keep_the_other_volumes_from_being_served() {
+    let mut rig = Rig::new();
+    cut_off_in_the_middle(&mut rig);
+    let record = rig.path(".dunnage/snapshots/s");
+    let text = fs::read(&record).unwrap();
+    fs::write(&record, "broken").unwrap();
+    rig.restart();
+    assert!(rig.find("a").is_some());
+    rig.backend = None;
+    fs::write(&record, text).unwrap();
+    rig.restart();
+    until("the snapshot is whole", || rig.snapshot("s"));
+    rig.nothing_is_left();
 }
 
 #[test]

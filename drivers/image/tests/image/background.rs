@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dunnage_driver_api::{
     CapacityRange, ContentSource, Context, CreateVolume, Driver, ErrorKind, Fingerprint, Parameters, Result, Snapshot,
@@ -12,7 +12,7 @@ use dunnage_driver_api::{
 use dunnage_testkit::{BadSectors, FuseStore};
 
 use crate::copies::Copying;
-use crate::support::{Calls, MIB, Root, block, cx, is_root, opening, until};
+use crate::support::{Calls, MIB, Mount, Root, block, cx, is_root, opening, until};
 
 /// A root with a source of `size` full of bytes, and so little room beside it that a copy of it stops.
 struct Narrow {
@@ -228,7 +228,6 @@ fn a_volume_that_is_being_copied_is_not_there_and_the_same_call_waits_for_it() {
         }
         store.hang_reads(None);
         let made = first.join().unwrap().unwrap();
-        assert_eq!(create(&calls, &cx(), &request).unwrap(), made);
         assert_eq!(calls.find("c"), Some(made));
     });
     let bytes = std::fs::read(folder.path().join("images/c")).unwrap();
@@ -280,28 +279,29 @@ fn a_snapshot_that_a_volume_is_copied_from_is_not_deleted() {
     if !is_root() {
         return;
     }
-    let narrow = Narrow::new();
-    narrow.make_room();
-    let snapshot = narrow.root.cut("s", &narrow.source).unwrap();
-    until("the copy is whole", || narrow.is_ready(&snapshot));
-    until("the job is gone", || narrow.progress().is_none().then_some(()));
+    let folder = tempfile::tempdir().unwrap();
+    let store = FuseStore::mount(folder.path()).unwrap();
+    let (calls, volume) = fuse_root(folder.path());
+    let snapshot = calls.cut("s", &volume).unwrap();
+    let found = || calls.snapshots().find(&cx(), &snapshot.key).unwrap().filter(|found| found.ready);
+    let snapshot = until("it is ready", found);
     let id = dunnage_driver_api::SnapshotId {
-        instance: narrow.root.0.instance.clone(),
+        instance: calls.0.instance.clone(),
         key: snapshot.key.clone(),
         generation: snapshot.generation.clone(),
     };
     let request = clone("r", &ContentSource::Snapshot(snapshot.clone()), SourceId::Snapshot(id), 0);
-    let soon = Context::new(Duration::from_millis(101), std::sync::Arc::new(dunnage_driver_api::System));
-    let mut made = create(&narrow.root, &soon, &request);
-    assert_eq!(made.as_ref().unwrap_err().kind(), ErrorKind::Running, "160 MiB are copied in no time");
-    let error = narrow.root.snapshots().delete(&cx(), &snapshot).unwrap_err();
-    assert!(error.kind() == ErrorKind::FailedPrecondition && error.report().contains("volume \"r\""), "{error}");
-    let late = Instant::now() + Duration::from_secs(60);
-    while made.as_ref().is_err_and(|error| error.kind() == ErrorKind::Running) && Instant::now() < late {
-        made = create(&narrow.root, &cx(), &request);
-    }
-    made.unwrap();
-    narrow.root.snapshots().delete(&cx(), &snapshot).unwrap();
+    store.hang_reads(BadSectors { inode: folder.path().join("snapshots/s").metadata().unwrap().ino(), from: 0 });
+    std::thread::scope(|scope| {
+        let made = scope.spawn(|| create(&calls, &cx(), &request));
+        until("it is being copied", || (store.held() > 0).then_some(()));
+        let refused = calls.snapshots().delete(&cx(), &snapshot);
+        store.hang_reads(None);
+        let error = refused.unwrap_err();
+        assert!(error.kind() == ErrorKind::FailedPrecondition && error.report().contains("volume \"r\""), "{error}");
+        made.join().unwrap().unwrap();
+    });
+    calls.snapshots().delete(&cx(), &snapshot).unwrap();
 }
 
 #[test]
@@ -332,27 +332,111 @@ fn a_copy_has_the_holes_of_its_source_and_one_that_is_preallocated_all_its_block
 }
 
 #[test]
-fn what_is_promised_to_a_volume_that_is_being_copied_is_counted() {
+fn what_is_promised_to_a_copy_is_counted_once_while_it_is_made() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // Of a size of its own: others use the disk of the folder.
+    let _disk = Mount::new("tmpfs", folder.path(), "tmpfs", "size=128M");
+    let store = FuseStore::mount(folder.path()).unwrap();
+    let (calls, volume) = fuse_root(folder.path());
+    let request = clone("c", &ContentSource::Volume(volume.clone()), SourceId::Volume(calls.id(&volume)), 0);
+    let bad = BadSectors { inode: folder.path().join("images/v").metadata().unwrap().ino(), from: 0 };
+    std::thread::scope(|scope| {
+        let takes_one = |before: u64| (before - calls.available()).abs_diff(8 * MIB) < MIB;
+        let before = calls.available();
+        store.hang_reads(bad);
+        let made = scope.spawn(|| create(&calls, &cx(), &request));
+        until("the volume is being copied", || (store.held() > 0).then_some(()));
+        let clone_takes_one = takes_one(before);
+        store.hang_reads(None);
+        made.join().unwrap().unwrap();
+        let before = calls.available();
+        store.hang_reads(bad);
+        let cut = scope.spawn(|| calls.cut("s", &volume));
+        until("the snapshot is being copied", || (store.held() > 0).then_some(()));
+        let snapshot_takes_one = takes_one(before);
+        store.hang_reads(None);
+        cut.join().unwrap().unwrap();
+        assert_eq!((clone_takes_one, snapshot_takes_one), (true, true));
+    });
+}
+
+#[test]
+fn a_clone_that_finds_no_room_is_given_up() {
     if !is_root() {
         return;
     }
     let narrow = Narrow::new();
-    let snapshot = narrow.cut();
-    let before = narrow.root.available();
-    let request =
-        clone("c", &ContentSource::Volume(narrow.source.clone()), SourceId::Volume(narrow.root.id(&narrow.source)), 0);
-    // Both stop before they are whole; that of the clone is asked about before it does.
-    let error = create(&narrow.root, &in_a_moment(), &request).unwrap_err();
-    if error.kind() == ErrorKind::Running {
-        assert!(before - narrow.root.available() >= 160 * MIB, "{before} {}", narrow.root.available());
+    let source = SourceId::Volume(narrow.root.id(&narrow.source));
+    let request = clone("c", &ContentSource::Volume(narrow.source.clone()), source, 0);
+    let mut refused = create(&narrow.root, &cx(), &request).unwrap_err();
+    while refused.kind() == ErrorKind::Running {
+        refused = create(&narrow.root, &cx(), &request).unwrap_err();
     }
-    // The one who asks gives the failed one up.
-    until("it is given up", || {
-        let error = create(&narrow.root, &cx(), &request).unwrap_err();
-        (error.kind() == ErrorKind::ResourceExhausted).then_some(())
-    });
-    assert!(!narrow.root.path().join("unfinished/images.c").exists());
-    narrow.root.snapshots().delete(&cx(), &snapshot).unwrap();
+    assert_eq!(refused.kind(), ErrorKind::ResourceExhausted, "{}", refused.report());
+    assert_eq!(left(&narrow.root), ["images/source"]);
+}
+
+#[test]
+fn a_preallocated_clone_leaves_the_last_of_the_disk_to_volumes_in_use() {
+    if !is_root() {
+        return;
+    }
+    let root = Root::on_ext4(r#""overcommit": 9, "allocation": "preallocated""#, 640 * MIB);
+    let source = root.create("source", 16 * MIB).unwrap();
+    let stat = rustix::fs::statvfs(root.path()).unwrap();
+    // All that is free now, but less than what is to be left.
+    let size = stat.f_bavail * stat.f_frsize - 4 * MIB;
+    let request = clone("c", &ContentSource::Volume(source.clone()), SourceId::Volume(root.id(&source)), size);
+    let error = create(&root, &cx(), &request).unwrap_err();
+    assert!(error.report().contains("leaves the last"), "{}", error.report());
+    assert_eq!(left(&root), ["images/source"]);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_does_not_keep_the_other_volumes_from_being_served() {
+    if !is_root() {
+        return;
+    }
+    let mut narrow = Narrow::new();
+    narrow.cut();
+    let record = narrow.root.path().join(".dunnage/snapshots/s");
+    let text = std::fs::read(&record).unwrap();
+    narrow.root.close();
+    std::fs::write(&record, "broken").unwrap();
+    narrow.root.restart();
+    assert!(narrow.root.find("source").is_some());
+    assert!(narrow.progress().is_some(), "what nobody can tell about stays");
+    narrow.root.close();
+    std::fs::write(&record, text).unwrap();
+    narrow.make_room();
+    narrow.root.restart();
+    let key = dunnage_driver_api::SnapshotKey::of_name("s");
+    let found = || narrow.root.snapshots().find(&cx(), &key).unwrap().filter(|found| found.ready);
+    until("the copy is whole", found);
+}
+
+#[test]
+fn a_snapshot_whose_removal_fails_halfway_holds_its_source_no_longer() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = FuseStore::mount(folder.path()).unwrap();
+    let (calls, volume) = fuse_root(folder.path());
+    store.fail_reads(BadSectors { inode: folder.path().join("images/v").metadata().unwrap().ino(), from: 0 });
+    let snapshot = calls.cut("s", &volume).unwrap();
+    let copying = calls.0.copying.as_ref().unwrap();
+    until("it has failed", || copying.copies().first().and_then(|copy| copy.error.clone()));
+    store.fail_folder_syncs(true);
+    calls.snapshots().delete(&cx(), &snapshot).unwrap_err();
+    store.fail_folder_syncs(false);
+    until("the job is gone", || copying.copies().is_empty().then_some(()));
+    assert_eq!(calls.snapshots().find(&cx(), &snapshot.key).unwrap(), None);
+    assert!(std::fs::read_dir(folder.path().join("unfinished")).unwrap().next().is_none());
+    calls.delete(&volume).unwrap();
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod changes;
 mod copies;
 mod cut_off;
 mod faults;
+mod interrupted;
 mod lives;
 mod loop_devices;
 mod room;

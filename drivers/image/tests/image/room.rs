@@ -33,7 +33,8 @@ fn overcommit_allows_as_many_promises_as_it_says() {
     let root = Root::on_tmpfs(r#""overcommit": 2"#, 64 * MIB);
     root.create("a", 60 * MIB).unwrap();
     root.create("b", 60 * MIB).unwrap();
-    assert_eq!(root.create("c", 60 * MIB).unwrap_err().kind(), ErrorKind::ResourceExhausted);
+    let error = root.create("c", 60 * MIB).unwrap_err();
+    assert!(error.kind() == ErrorKind::ResourceExhausted && error.report().contains("raise overcommit"), "{error}");
 }
 
 #[test]
@@ -66,6 +67,8 @@ fn what_others_keep_on_the_disk_is_not_promised() {
     std::fs::write(root.path().join("foreign"), vec![1; 20 << 20]).unwrap();
     root.restart();
     assert!(root.available() <= before - 20 * MIB);
+    let error = root.create("a", 50 * MIB).unwrap_err();
+    assert!(error.report().contains("20.0 MiB of the disk are held by what is no volume's"), "{}", error.report());
     // What a volume has written is its own, not another's.
     root.create("a", 30 * MIB).unwrap();
     let left = root.available();
