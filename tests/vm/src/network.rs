@@ -29,6 +29,7 @@ pub struct Network {
 struct Ports {
     plugged: BTreeMap<u8, Port>,
     delay: Duration,
+    lost: u64,
 }
 
 #[derive(Debug)]
@@ -61,6 +62,11 @@ impl Network {
     /// Has each frame wait this long.
     pub fn slow(&self, delay: Duration) {
         self.lock().delay = delay;
+    }
+
+    /// How many frames came of guests that were cut off.
+    pub fn lost(&self) -> u64 {
+        self.lock().lost
     }
 
     fn set(&self, number: u8, cut: bool) {
@@ -108,8 +114,9 @@ impl Network {
         })?;
         loop {
             let frame = read(&mut from)?;
-            let ports = self.lock();
+            let mut ports = self.lock();
             if ports.plugged.get(&number).is_none_or(|port| port.cut) {
+                ports.lost += 1;
                 continue;
             }
             let due = Instant::now() + ports.delay;
@@ -165,6 +172,9 @@ mod tests {
         send(&mut cards[0], b"to one");
         assert_eq!(&read(&mut cards[2]).unwrap()[4..], b"to one");
         send(&mut cards[1], b"lost");
+        while network.lost() == 0 {
+            thread::yield_now();
+        }
         network.heal(2);
         network.slow(Duration::from_millis(1));
         send(&mut cards[1], b"heard");
