@@ -179,7 +179,7 @@ mod tests {
             (&[("type", "striped"), ("stripes", "1")], "from 2 to 16"),
             (&[("type", "raid1"), ("mirrors", "0")], "from 1 to 16"),
             (&[("type", "raid7")], "`raid10`"),
-            (&[("colour", "red")], "unknown class parameter `colour`"),
+            (&[("colour", "red")], "unknown parameter `colour`"),
         ] {
             let error = layout(pairs).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
