@@ -12,7 +12,7 @@ mod volumes;
 
 pub use backend::{ConfiguredBackend, ServedBackend};
 pub use changed_blocks::Blocks;
-pub use copies::{BackgroundCopy, copies_in};
+pub use copies::{BackgroundCopy, copies_in, untold_in};
 pub use groups::NewGroup;
 pub use offers::Offers;
 pub use plugin::{LOSES, Member, Plugin, Remembered};

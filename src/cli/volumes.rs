@@ -14,7 +14,7 @@ use super::{ConfigFile, Output, Program, Run, Status, Table};
 use crate::client::{Endpoint, Plugin};
 use crate::config::{Config, PluginConfig};
 use crate::mount::{Engine, Uses};
-use crate::registry::{BackgroundCopy, copies_in};
+use crate::registry::{BackgroundCopy, copies_in, untold_in};
 
 /// How long a socket is waited for: a plugin that is served answers at once.
 const WAIT: Duration = Duration::from_secs(2);
@@ -81,7 +81,15 @@ impl Run for Volumes {
         let mut rows = Vec::new();
         for (plugin, listed) in runtime.block_on(lists(&config, uses)) {
             match listed {
-                Ok(listed) => rows.extend(listed),
+                Ok(listed) => {
+                    rows.extend(listed.rows);
+                    if listed.untold > 0 {
+                        let (name, untold) = (&plugin.csi_name, listed.untold);
+                        output.note(format_args!(
+                            "{name}: {untold} more copies are being made, too many to be listed\n"
+                        ))?;
+                    }
+                }
                 Err(error) => {
                     output.note(format_args!("{}: {error:#}\n", plugin.csi_name))?;
                     status = Status::Failure;
@@ -101,6 +109,13 @@ impl Run for Volumes {
     }
 }
 
+/// What one plugin says.
+struct Listed {
+    rows: Vec<Row>,
+    /// How many more copies are being made.
+    untold: u64,
+}
+
 /// What this node's own records say of where volumes are.
 fn uses(config: &Config) -> anyhow::Result<BTreeMap<VolumeId, Uses>> {
     let uses = Engine::uses_in(&config.state)?;
@@ -109,7 +124,7 @@ fn uses(config: &Config) -> anyhow::Result<BTreeMap<VolumeId, Uses>> {
 
 /// What each plugin of this node says, in the order of the configuration. All are asked at once: one that does not answer
 /// is waited for no longer than that alone.
-async fn lists(config: &Config, uses: BTreeMap<VolumeId, Uses>) -> Vec<(PluginConfig, anyhow::Result<Vec<Row>>)> {
+async fn lists(config: &Config, uses: BTreeMap<VolumeId, Uses>) -> Vec<(PluginConfig, anyhow::Result<Listed>)> {
     let uses = Arc::new(uses);
     let here = |plugin: &&PluginConfig| {
         plugin
@@ -131,7 +146,7 @@ async fn lists(config: &Config, uses: BTreeMap<VolumeId, Uses>) -> Vec<(PluginCo
     answers.into_iter().map(|(_, plugin, listed)| (plugin, listed)).collect()
 }
 
-async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow::Result<Vec<Row>> {
+async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow::Result<Listed> {
     let client = Plugin::connect(&Endpoint::at(&plugin.socket)?, WAIT).await?;
     let manifest = &client.offers().manifest;
     let mut copies = copies_in(manifest);
@@ -176,7 +191,7 @@ async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow:
         Row::Volume(VolumeRow {
             backend: backend(id.as_ref().map(|id| id.instance.as_str())),
             name: copy.name.clone(),
-            capacity_bytes: copy.total,
+            capacity_bytes: copy.capacity.unwrap_or_default(),
             used_bytes: None,
             staged: None,
             published: Vec::new(),
@@ -184,7 +199,7 @@ async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow:
             copying: Some(copy),
         })
     }));
-    Ok(rows)
+    Ok(Listed { rows, untold: untold_in(manifest) })
 }
 
 /// Adds the snapshots, each with how far its copy is.

@@ -3,15 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dunnage_driver_api::{CopyProgress, Error, InstanceId, SnapshotId, SourceId, TargetKey, VolumeId};
+use dunnage_driver_api::{Bytes, CopyProgress, Error, InstanceId, SnapshotId, SourceId, TargetKey, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::backend::ServedBackend;
 
 /// How a key of the manifest begins that tells of a copy; its id follows.
 const COPY: &str = "copy ";
+/// The key that says how many copies there was no room to tell of.
+const UNTOLD: &str = "copies untold";
 /// The most bytes that a map may have ("Size Limits" of the specification).
 const MAP: usize = 4096;
+/// What the last key may take of it, with a number of any length.
+const LAST: usize = UNTOLD.len() + 20;
 /// The most characters that are told of an error.
 const LINE: usize = 160;
 
@@ -28,6 +32,9 @@ pub struct BackgroundCopy {
     pub done: u64,
     /// How many there are.
     pub total: u64,
+    /// The size that the volume will have; of a snapshot nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
     /// Why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -42,6 +49,7 @@ impl BackgroundCopy {
             source: progress.source.to_string(),
             done: progress.done.get(),
             total: progress.total.get(),
+            capacity: progress.capacity.map(Bytes::get),
             error: progress.error.as_ref().map(cut),
         }
     }
@@ -56,7 +64,7 @@ impl BackgroundCopy {
     }
 }
 
-/// Adds what these backends copy to a manifest, as far as there is room; first what fails.
+/// Adds what these backends copy to a manifest, as far as there is room, first what fails; and how many more there are.
 pub(super) fn tell(backends: &[Arc<ServedBackend>], manifest: &mut HashMap<String, String>) {
     let of = |served: &Arc<ServedBackend>| {
         let copies = served.backend.copying.as_ref().map(|copying| copying.copies()).unwrap_or_default();
@@ -69,14 +77,20 @@ pub(super) fn tell(backends: &[Arc<ServedBackend>], manifest: &mut HashMap<Strin
 fn add(mut copies: Vec<(SourceId, BackgroundCopy)>, manifest: &mut HashMap<String, String>) {
     copies.sort_by_key(|(_, copy)| copy.error.is_none());
     let mut size: usize = manifest.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let mut untold = 0;
     for (id, copy) in copies {
         // A struct of texts and numbers has a JSON.
         let Ok(text) = serde_json::to_string(&copy) else { continue };
         let key = format!("{COPY}{id}");
-        if size + key.len() + text.len() <= MAP {
+        if size + key.len() + text.len() + LAST <= MAP {
             size += key.len() + text.len();
             manifest.insert(key, text);
+        } else {
+            untold += 1;
         }
+    }
+    if untold > 0 {
+        manifest.insert(UNTOLD.into(), untold.to_string());
     }
 }
 
@@ -97,6 +111,11 @@ pub fn copies_in(manifest: &HashMap<String, String>) -> HashMap<String, Backgrou
     manifest.iter().filter_map(copy).collect()
 }
 
+/// How many more copies there are than a manifest tells of.
+pub fn untold_in(manifest: &HashMap<String, String>) -> u64 {
+    manifest.get(UNTOLD).and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
 impl ServedBackend {
     /// Why a copy in the background fails, if it does.
     pub(super) fn failure(&self, target: &TargetKey) -> Option<Error> {
@@ -107,7 +126,7 @@ impl ServedBackend {
 
 #[cfg(test)]
 mod tests {
-    use dunnage_driver_api::{Bytes, Generation, VolumeKey};
+    use dunnage_driver_api::{Generation, VolumeKey};
 
     use super::*;
 
@@ -117,7 +136,7 @@ mod tests {
         let source = SourceId::Volume(VolumeId { instance, key, generation: generation.clone() });
         let target = TargetKey::Volume(VolumeKey::of_name(name));
         let mut copy = CopyProgress::new(target, name.into(), generation, source, Bytes::new(300));
-        copy.done = Bytes::new(100);
+        (copy.done, copy.capacity) = (Bytes::new(100), Some(Bytes::new(400)));
         copy
     }
 
@@ -134,6 +153,7 @@ mod tests {
         let (id, told) = found.iter().next().unwrap();
         let id: VolumeId = id.parse().unwrap();
         assert_eq!((found.len(), id.key.as_str(), told.state().as_str()), (1, "clone", "copying 33 %"));
+        assert_eq!((told.capacity, untold_in(&manifest(&[copy("clone")]))), (Some(400), 0));
         assert_eq!(told.source.parse::<VolumeId>().unwrap().key.as_str(), "source");
     }
 
@@ -145,6 +165,7 @@ mod tests {
         let size: usize = manifest.iter().map(|(key, value)| key.len() + value.len()).sum();
         assert!(size <= MAP && size > MAP / 2, "{size}");
         let found = copies_in(&manifest);
+        assert_eq!(found.len() as u64 + untold_in(&manifest), 100);
         let failing = found.values().find(|copy| copy.error.is_some()).expect("it is not told");
         assert!(failing.name == "clone-77" && failing.state().starts_with("copying 33 %, failing: no no"));
     }

@@ -34,6 +34,8 @@ pub struct CopyProgress {
     pub done: Bytes,
     /// How much there is to look at.
     pub total: Bytes,
+    /// The size of the volume that it will be; of a snapshot nothing.
+    pub capacity: Option<Bytes>,
     /// Why the last attempt failed, until the copy gets on again.
     pub error: Option<Error>,
 }
@@ -41,7 +43,7 @@ pub struct CopyProgress {
 impl CopyProgress {
     /// A copy of which nothing is done.
     pub fn new(target: TargetKey, name: String, generation: Generation, source: SourceId, total: Bytes) -> Self {
-        Self { target, name, generation, source, done: Bytes::ZERO, total, error: None }
+        Self { target, name, generation, source, done: Bytes::ZERO, total, capacity: None, error: None }
     }
 
     /// How much of a hundred is done: 100 alone when all is.

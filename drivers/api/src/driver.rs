@@ -85,12 +85,22 @@ pub struct Opening {
     /// Whether the controller half is served here: not in a process with `mode: node`, and not on a node that `nodes`
     /// leaves out. Only a driver with [`Reach::Everywhere`] is opened where it is not.
     pub store_here: bool,
+    /// How many calls of the backend run at once, each on a thread of its own: one that waits leaves the others so many
+    /// fewer.
+    pub threads: usize,
 }
 
 impl Opening {
-    /// An opening as the host makes it, and a test of a driver: both halves, and nobody who mounts.
+    /// An opening as the host makes it, and a test of a driver: both halves, nobody who mounts, and 16 threads.
     pub fn new(backend: BackendName, node: NodeName, commands: Arc<dyn Commands>) -> Self {
-        Self { backend, node, commands, mounts: Arc::new(NoMounts), store_here: true }
+        Self { backend, node, commands, mounts: Arc::new(NoMounts), store_here: true, threads: 16 }
+    }
+
+    /// The same with so many threads.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
     }
 
     /// The same with somebody who mounts.

@@ -174,16 +174,17 @@ impl Root {
     }
 
     /// The copies that are being made in the background, with the driver's own part `E`: once for each opened root. The
-    /// folder is made where the root is older than its driver's copies.
+    /// folder is made where the root is older than its driver's copies. Of the `threads` that the backend has
+    /// ([`Opening::threads`](crate::Opening::threads)), no more than a quarter wait for copies at once.
     ///
     /// # Errors
     /// Where the folder cannot be opened or read.
-    pub fn jobs<E>(&self) -> Result<Jobs<E>>
+    pub fn jobs<E>(&self, threads: usize) -> Result<Jobs<E>>
     where
         E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
     {
         let folder = self.meta.folder_or_make(JOBS, 0o700).map_err(self.meta.failed("open", JOBS))?;
-        Jobs::new(folder, self.folder.path(), self.lock.clone())
+        Jobs::new(folder, self.folder.path(), self.lock.clone(), threads)
     }
 
     /// Which instance it is.

@@ -79,7 +79,7 @@ impl Driver for Dir {
         Root::init(&self.root, Self::NAME)
     }
 
-    fn open(&self, _: &Opening) -> Result<Backend> {
+    fn open(&self, opening: &Opening) -> Result<Backend> {
         let quota = self.quota().map_err(|error| Error::invalid(error.message))?;
         let root = Root::open(&self.root, Self::NAME)?;
         // For its owner alone: what lies below is reached by the mounts that the host makes.
@@ -100,7 +100,7 @@ impl Driver for Dir {
         let snapshot_data = root.data_of_snapshots(SNAPSHOTS, &snapshots)?;
         let unfinished = root.folder().folder_or_make(UNFINISHED, 0o700);
         let unfinished = unfinished.map_err(root.folder().failed("open", UNFINISHED))?;
-        let jobs = Arc::new(root.jobs()?);
+        let jobs = Arc::new(root.jobs(opening.threads)?);
         let mode = self.mode.bits();
         let parts = Parts { records, data, parent, snapshots, snapshot_data, unfinished, quota, mode, root };
         let store = Arc::new(Store { parts: Arc::new(parts), jobs: jobs.clone(), turn: Mutex::new(()) });

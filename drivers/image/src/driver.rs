@@ -25,8 +25,8 @@ impl Driver for Image {
         Root::init(&self.root, Self::NAME)
     }
 
-    fn open(&self, _: &Opening) -> Result<Backend> {
-        let store = Store::open(self.clone(), Self::NAME)?;
+    fn open(&self, opening: &Opening) -> Result<Backend> {
+        let store = Store::open(self.clone(), Self::NAME, opening.threads)?;
         let node = Arc::new(LoopNode::new(store.clone()));
         let instance = store.root.instance().clone();
         let backend = Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())

@@ -83,11 +83,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`Root::open`]; `FailedPrecondition` where there are records and their images' folder is missing.
-    pub(crate) fn open(config: Image, driver: &str) -> Result<Arc<Self>> {
+    pub(crate) fn open(config: Image, driver: &str, threads: usize) -> Result<Arc<Self>> {
         let root = Root::open(&config.root, driver)?;
         let files = Files::open(&root, config.allocation)?;
         let shares = copies::can_share(&files)?;
-        let (jobs, room) = (Arc::new(root.jobs()?), Room::new(config.overcommit));
+        let (jobs, room) = (Arc::new(root.jobs(threads)?), Room::new(config.overcommit));
         let store = Self { config, root, files, jobs, shares, room, opened: files_now() };
         store.finish_groups()?;
         store.drop_vain_jobs();

@@ -44,8 +44,10 @@ use crate::id::{Generation, SnapshotKey, VolumeKey};
 
 /// How many jobs of a root are worked on at once: a disk is not faster for more, and others use it too.
 const THREADS: usize = 2;
-/// How many calls may wait for jobs at once, each on a thread that other calls of the backend need.
+/// The part of a backend's threads on which calls may wait for jobs at once: other calls need the rest.
 const WAITING: usize = 4;
+/// How many wait at the most, of however many threads.
+const ENOUGH: usize = 4;
 /// How long a call waits for a job at the most: the host takes one that is longer away for stuck in the kernel.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long before the deadline a call answers, so that the answer is still of use.
@@ -80,6 +82,8 @@ pub(super) struct Shared<E> {
     temporary: String,
     table: Mutex<Table<E>>,
     changed: Condvar,
+    /// How many calls may wait at once.
+    may_wait: usize,
     work: OnceLock<Arc<dyn Work<E>>>,
     _lock: Lock,
 }
@@ -88,7 +92,7 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
     /// Reads the jobs in `folder`. None is worked on before [`take_up`](Self::take_up). One that is broken is left alone
     /// and logged: nobody will go on with it, and it must not keep the volumes from being served. One of a later release
     /// is another matter: that would go on with it, and its source may not change until then.
-    pub(super) fn new(folder: Folder, root: &Path, lock: Lock) -> Result<Self> {
+    pub(super) fn new(folder: Folder, root: &Path, lock: Lock, threads: usize) -> Result<Self> {
         folder.sync().map_err(folder.failed("sync", ""))?;
         let failed = |error| folder.failed("list", "")(error);
         let (mut entries, mut text) = (BTreeMap::new(), Vec::new());
@@ -111,9 +115,16 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
             }
         }
         let table = Mutex::new(Table { entries, ..Table::default() });
-        let (root, temporary) = (root.to_owned(), format!(".{}.", nonce()?));
-        let shared =
-            Shared { folder, root, temporary, table, changed: Condvar::new(), work: OnceLock::new(), _lock: lock };
+        let shared = Shared {
+            folder,
+            root: root.to_owned(),
+            temporary: format!(".{}.", nonce()?),
+            table,
+            changed: Condvar::new(),
+            may_wait: ENOUGH.min(threads / WAITING),
+            work: OnceLock::new(),
+            _lock: lock,
+        };
         let (end, ended) = channel();
         Ok(Self { shared: Arc::new(shared), end: Some(end), ended: Mutex::new(ended) })
     }
@@ -173,15 +184,17 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
     ///
     /// # Errors
     /// [`Running`](ErrorKind::Running) just before the deadline, or at once where enough calls wait already: how far it is.
-    /// Otherwise why the last attempt failed: there will be another one, unless the job is stopped and removed.
+    /// Otherwise why the last attempt failed, where nobody works on it just now: there will be another one, unless the job
+    /// is stopped and removed.
     pub fn wait(&self, key: &TargetKey, deadline: Instant) -> Result<()> {
         let until = deadline.checked_sub(MARGIN).unwrap_or(deadline).min(Instant::now() + PATIENCE);
         let mut table = self.shared.lock();
-        let may_wait = table.waiting < WAITING;
+        let may_wait = table.waiting < self.shared.may_wait;
         table.waiting += 1;
         let answer = loop {
             let Some(entry) = table.entries.get(key) else { break Ok(()) };
-            if let Some(error) = &entry.error {
+            // What became of the attempt before says nothing of the one that is made now.
+            if let Some(error) = entry.error.as_ref().filter(|_| !matches!(entry.phase, Phase::Running { .. })) {
                 break Err(error.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -198,7 +211,8 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
     /// and its source is held, until it is [removed](Self::remove). `None` where there is none.
     ///
     /// # Errors
-    /// [`Running`](ErrorKind::Running) where the step that it is in does not end before the deadline.
+    /// [`Running`](ErrorKind::Running) where the step that it is in does not end before the deadline: it is gone on with
+    /// then, until somebody stops it again.
     pub fn stop(&self, key: &TargetKey, deadline: Instant) -> Result<Option<Job<E>>> {
         let until = deadline.min(Instant::now() + PATIENCE);
         let mut table = self.shared.lock();
@@ -211,7 +225,8 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
             *stop = true;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let message = format!("{} is being stopped, and its file system does not answer", entry.progress());
+                *stop = false;
+                let message = format!("{} is to be stopped, and its file system does not answer", entry.progress());
                 return Err(Error::new(ErrorKind::Running, message));
             }
             table = self.shared.changed.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -261,11 +276,12 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
         let table = self.shared.lock();
         let Some(entry) = table.entries.values().find(|entry| needs(&entry.job)) else { return Ok(()) };
         let progress = entry.progress();
-        let failed = progress.error.as_ref().map(|error| format!(", and fails: {}", error.report()));
-        let message = format!(
-            "the {what} is being copied to {progress}{}: it stays as it is until that is whole; wait, or delete that",
-            failed.unwrap_or_default()
-        );
+        let (fails, advice) = match &progress.error {
+            Some(error) => (format!(", and fails: {}", error.report()), "mend what keeps the copy, or delete the copy"),
+            None => (String::new(), "wait, or delete the copy"),
+        };
+        let message =
+            format!("the {what} is being copied to {progress}{fails}: it stays as it is until that is whole; {advice}");
         Err(Error::precondition(message).retry(true))
     }
 

@@ -86,11 +86,14 @@ impl<E> Job<E> {
 
     /// What people see of it.
     pub(super) fn progress(&self) -> CopyProgress {
-        let (name, generation) = match &self.target {
-            Target::Snapshot { name, generation, .. } => (name, generation),
-            Target::Volume(volume) => (&volume.name, &volume.generation),
+        let (name, generation, capacity) = match &self.target {
+            Target::Snapshot { name, generation, .. } => (name, generation, None),
+            Target::Volume(volume) => (&volume.name, &volume.generation, Some(volume.capacity)),
         };
-        CopyProgress::new(self.target.key(), name.clone(), generation.clone(), self.source.clone(), self.total)
+        let (key, source) = (self.target.key(), self.source.clone());
+        let mut progress = CopyProgress::new(key, name.clone(), generation.clone(), source, self.total);
+        progress.capacity = capacity;
+        progress
     }
 }
 

@@ -14,6 +14,8 @@ use crate::volume::Volume;
 
 /// Long enough to be no bound of any test that passes.
 const HANG: Duration = Duration::from_secs(60);
+/// How many threads the backend has.
+const CALLS: usize = 16;
 
 type Steps = dyn Fn(&mut Attempt<'_, u32>) -> Result<()> + Send + Sync;
 
@@ -47,8 +49,16 @@ impl Rig {
 
     /// Closes it, and opens it as the next process does.
     fn open(&mut self, steps: impl Fn(&mut Attempt<'_, u32>) -> Result<()> + Send + Sync + 'static) {
+        self.open_with(CALLS, steps);
+    }
+
+    fn open_with(
+        &mut self,
+        threads: usize,
+        steps: impl Fn(&mut Attempt<'_, u32>) -> Result<()> + Send + Sync + 'static,
+    ) {
         self.jobs = None;
-        let jobs = Root::open(&self.path, "dir").unwrap().jobs().unwrap();
+        let jobs = Root::open(&self.path, "dir").unwrap().jobs(threads).unwrap();
         jobs.take_up(Arc::new(Does(Box::new(steps)))).unwrap();
         self.jobs = Some(jobs);
     }
@@ -336,9 +346,10 @@ fn few_are_worked_on_at_once_and_few_calls_wait() {
     });
     let keys: Vec<_> = (0..6).map(|number| rig.start(&format!("copy-{number}"))).collect();
     std::thread::scope(|scope| {
-        let waiting: Vec<_> = keys.iter().take(WAITING).map(|key| scope.spawn(|| rig.wait(key, soon()))).collect();
+        let waiting: Vec<_> =
+            keys.iter().take(CALLS / WAITING).map(|key| scope.spawn(|| rig.wait(key, soon()))).collect();
         let late = soon();
-        while rig.shared.lock().waiting < WAITING {
+        while rig.shared.lock().waiting < CALLS / WAITING {
             assert!(Instant::now() < late, "they do not wait");
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -353,10 +364,47 @@ fn few_are_worked_on_at_once_and_few_calls_wait() {
 }
 
 #[test]
+fn no_call_waits_where_the_backend_has_few_threads() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let mut rig = Rig::new();
+    rig.open_with(WAITING - 1, move |_| {
+        let _ = wait.lock().unwrap().recv();
+        Ok(())
+    });
+    let key = rig.start("copy");
+    // It would not come back before somebody lets the copy go.
+    assert_eq!(rig.wait(&key, soon()).unwrap_err().kind(), ErrorKind::Running);
+    drop(go);
+}
+
+#[test]
+fn an_attempt_that_is_made_is_not_told_for_the_one_that_failed() {
+    let attempts = AtomicUsize::new(0);
+    let (go, wait) = mpsc::channel::<()>();
+    let (wait, (working, at_work)) = (Mutex::new(wait), mpsc::channel());
+    let rig = Rig::doing(move |_| {
+        if attempts.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err(failing());
+        }
+        working.send(()).unwrap();
+        let _ = wait.lock().unwrap().recv();
+        Ok(())
+    });
+    let key = rig.start("copy");
+    at_work.recv_timeout(HANG).unwrap();
+    let shortly = Instant::now() + Duration::from_millis(200);
+    assert_eq!(rig.wait(&key, shortly).unwrap_err().kind(), ErrorKind::Running);
+    assert!(rig.copies()[0].error.is_some(), "people still see why it was begun anew");
+    drop(go);
+    rig.wait(&key, soon()).unwrap();
+}
+
+#[test]
 fn a_broken_record_is_left_alone_and_one_of_a_later_release_is_not_served_without_that() {
     let rig = Rig::new();
     let folder = rig.path.join(".dunnage/jobs");
-    let open = |path: &Path| Root::open(path, "dir").unwrap().jobs::<u32>();
+    let open = |path: &Path| Root::open(path, "dir").unwrap().jobs::<u32>(CALLS);
     drop(open(&rig.path).unwrap());
     let text = String::from_utf8(job::encode(&job("copy")).unwrap()).unwrap();
     fs::write(folder.join("volume.copy"), &text).unwrap();
