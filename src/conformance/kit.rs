@@ -210,7 +210,16 @@ impl Kit {
     pub(super) async fn ok<C: Tracked>(&self, request: C) -> Checked<Answered<C>> {
         match self.send(request.clone()).await {
             Ok(answer) => Ok(Answered { request, answer }),
-            Err(status) => Err(Stop::failed(format_args!("{} {request:?}", C::NAME), came(&status), "OK")),
+            Err(status) => {
+                // It may be no fault of the plugin's, and then nobody finds it in its code.
+                let wants = match status.code() {
+                    Code::ResourceExhausted => {
+                        "OK: give the plugin a store with more room, or the suite a smaller `size` by --params"
+                    }
+                    _ => "OK",
+                };
+                Err(Stop::failed(format_args!("{} {request:?}", C::NAME), came(&status), wants))
+            }
         }
     }
 
