@@ -46,7 +46,13 @@ fn a_call_on_a_hanging_store_is_answered_by_its_deadline_and_its_retry_gets_the_
     let frozen = Frozen::new(&host.setup().root("slow"))?;
     let began = Instant::now();
     for _ in 0..3 {
-        let status = slow.with_deadline(SHORT).create_volume(create("a", MIB, mount())).expect_err("it hangs");
+        let status = loop {
+            let status = slow.with_deadline(SHORT).create_volume(create("a", MIB, mount())).expect_err("it hangs");
+            // On a machine that is very busy the client's own clock may be first.
+            if status.code() != Code::Cancelled || began.elapsed() > LIMIT {
+                break status;
+            }
+        };
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         ensure!(status.message().contains("it goes on"), "{status:?}");
     }

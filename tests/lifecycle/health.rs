@@ -89,6 +89,8 @@ fn an_image_that_was_cut_and_a_disk_that_is_nearly_full_are_told() -> Result<()>
     assert_eq!(health(&client, &thin)?, []);
     let room = rustix::fs::statvfs(&root)?;
     fs::write(root.join("others"), vec![7; (room.f_bavail * room.f_frsize) as usize - MIB as usize])?;
+    // While it is written out its removal waits, and with it the room.
+    File::open(root.join("others"))?.sync_all()?;
     let found = health(&client, &thin)?;
     let [(Kind::Degraded, reason, message)] = &found[..] else { anyhow::bail!("{found:?}") };
     ensure!(reason == "StoreNearlyFull" && message.contains("grow it"), "{found:?}");
