@@ -39,17 +39,17 @@ pub(crate) fn find_named(name: &str) -> Result<Option<Device>> {
     find_by("name", name)
 }
 
-/// Those devices of a group that take no reads and writes now.
+/// The names of those devices of a group that take no reads and writes now.
 ///
 /// # Errors
 /// Where sysfs cannot be read.
-pub(crate) fn suspended(group: &str) -> Result<Vec<Device>> {
+pub(crate) fn suspended(group: &str) -> Result<Vec<String>> {
     let prefix = format!("LVM-{group}");
     let mut found = Vec::new();
     for kernel in all()? {
-        let Some(uuid) = read(&kernel, "dm/uuid")?.filter(|uuid| uuid.starts_with(&prefix)) else { continue };
-        if read(&kernel, "dm/suspended")?.as_deref() == Some("1") {
-            found.push(Device { kernel, uuid });
+        let of_group = read(&kernel, "dm/uuid")?.is_some_and(|uuid| uuid.starts_with(&prefix));
+        if of_group && read(&kernel, "dm/suspended")?.as_deref() == Some("1") {
+            found.extend(read(&kernel, "dm/name")?);
         }
     }
     Ok(found)

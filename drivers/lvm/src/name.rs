@@ -44,6 +44,21 @@ pub(crate) fn of_device(group: &str, volume: &str) -> String {
     format!("{}-{}", group.replace('-', "--"), volume.replace('-', "--"))
 }
 
+/// Which of these logical volumes the kernel's device of this name belongs to: it is its own, a layer of it (`-tpool`), or
+/// one of its parts (`_rimage_0`, `_tdata`).
+pub(crate) fn owner_of<'a>(group: &str, device: &str, volumes: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let is_of = |volume: &&str| {
+        let rest = device.strip_prefix(&of_device(group, volume));
+        // A hyphen of a name is two.
+        rest.is_some_and(|rest| match rest.strip_prefix('-') {
+            Some(layer) => !layer.starts_with('-'),
+            None => rest.is_empty() || rest.starts_with('_'),
+        })
+    };
+    // Where the admin has a pool `a` and another `a_b`, what is of the second begins like what is of the first.
+    volumes.filter(is_of).max_by_key(|volume| volume.len())
+}
+
 /// Whether a group can have this name.
 pub(crate) fn check_group(name: &str) -> Result<(), String> {
     check("volume group", name)?;
@@ -82,6 +97,25 @@ mod tests {
         assert_eq!(of_volume(&key), "vol-pvc-0f8cb9d5-1c70-4e4b-8f2f-6d3f1a2b3c4d");
         assert_eq!(of_snapshot(&SnapshotKey::of_name("snapshot-1")), "snap-snapshot-1");
         assert_eq!(of_device("my-vg", "vol-a"), "my--vg-vol--a");
+    }
+
+    #[test]
+    fn a_device_belongs_to_the_volume_whose_part_or_layer_it_is() {
+        let owner = |device: &str| owner_of("my-vg", device, ["a", "a-b", "a_b", "vol-a"].into_iter());
+        for (device, volume) in [
+            ("my--vg-a", "a"),
+            ("my--vg-a-tpool", "a"),
+            ("my--vg-a_tdata", "a"),
+            ("my--vg-a--b", "a-b"),
+            ("my--vg-a_b-tpool", "a_b"),
+            ("my--vg-vol--a_rimage_0", "vol-a"),
+            ("my--vg-vol--a-real", "vol-a"),
+        ] {
+            assert_eq!(owner(device), Some(volume), "{device}");
+        }
+        for device in ["my--vg-b", "my--vg-vol--ab", "vg-a", "my--vg-vol--a--b"] {
+            assert_eq!(owner(device), None, "{device}");
+        }
     }
 
     #[test]

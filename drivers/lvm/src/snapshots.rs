@@ -5,8 +5,8 @@
 //! what is not finished, and grown before that goes.
 
 use dunnage_driver_api::{
-    Bytes, Commands, ContentSource, Context, CreateSnapshot, CreateVolume, Error, FsType, Result, Snapshot,
-    SnapshotKey, Snapshots, Volume,
+    Bytes, ContentSource, Context, CreateSnapshot, CreateVolume, Error, FsType, Result, Snapshot, SnapshotKey,
+    Snapshots, Volume,
 };
 
 use crate::layout::Layout;
@@ -32,7 +32,7 @@ impl Store {
         tags.extend(grows.then(|| UNFINISHED.to_owned()));
         let mut arguments = Self::tagged(&name, &tags);
         arguments.extend(["--permission", "rw", "--type", "thin", &self.group.path(&source)].map(str::to_owned));
-        self.cut(commands, arguments)?;
+        self.change(commands, "lvcreate", arguments)?;
         if grows {
             let path = self.group.path(&name);
             let grown = self
@@ -42,15 +42,6 @@ impl Store {
         }
         room.made(&name, self.made(Entry::Volume(volume.clone(), own), size), false);
         Ok(volume)
-    }
-
-    /// Has LVM make a thin snapshot. Where it is killed in the middle, the volume must not stay suspended.
-    fn cut(&self, commands: &dyn Commands, arguments: Vec<String>) -> Result<()> {
-        self.change(commands, "lvcreate", arguments).inspect_err(|_| {
-            if let Err(error) = self.resume(commands) {
-                tracing::warn!(error = error.report(), "cannot see whether a device was left suspended");
-            }
-        })
     }
 
     /// The logical volume of what is to be copied, and its file system.
@@ -114,7 +105,7 @@ impl Snapshots for Store {
         let snapshot = request.snapshot()?;
         let mut arguments = Self::tagged(&name, &tags::of_snapshot(&snapshot, own));
         arguments.extend(["--permission", "r", "--type", "thin", &self.group.path(&source)].map(str::to_owned));
-        self.cut(commands, arguments).map_err(|error| error.with("volume", &request.source))?;
+        self.change(commands, "lvcreate", arguments).map_err(|error| error.with("volume", &request.source))?;
         room.made(&name, self.made(Entry::Snapshot(snapshot.clone(), own), size), false);
         Ok(snapshot)
     }

@@ -1,5 +1,6 @@
 //! The controller half: logical volumes and their tags.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::{Arc, Mutex};
 
@@ -24,8 +25,10 @@ pub(crate) struct Store {
     pub(crate) instance: InstanceId,
     /// The size of an extent, which a group never changes here.
     pub(crate) extent: u64,
-    /// Held from when extents are wiped for a volume until it has them.
-    pub(crate) growing: Mutex<()>,
+    /// LVM's id of the group, as the kernel's devices have it.
+    uuid: String,
+    /// Held while a thick volume takes extents, and while those that were wiped for one are nobody's.
+    pub(crate) extents: Mutex<()>,
     /// Keeps others from serving the group.
     _lock: File,
 }
@@ -57,7 +60,8 @@ impl Store {
             }
         }
         let extent = report.extent;
-        let store = Self { config, group, reports, instance, extent, growing: Mutex::new(()), _lock: lock };
+        let uuid = report.uuid.clone();
+        let store = Self { config, group, reports, instance, extent, uuid, extents: Mutex::new(()), _lock: lock };
         store.remove_unfinished(commands, &report)?;
         store.resume(commands)?;
         Ok(Arc::new(store))
@@ -78,17 +82,30 @@ impl Store {
         Ok(())
     }
 
-    /// Lets devices go on that a killed command has left suspended: who uses them hangs until then. LVM's lock sees to it
-    /// that one which is suspended for a moment is left alone.
-    pub(crate) fn resume(&self, commands: &dyn Commands) -> Result<()> {
+    /// Lets devices go on that a killed command has left suspended, those of pools and of the images of a RAID too: who uses
+    /// them hangs until then. LVM's lock sees to it that one which is suspended for a moment is left alone.
+    fn resume(&self, commands: &dyn Commands) -> Result<()> {
+        let devices = device::suspended(&self.uuid)?;
+        if devices.is_empty() {
+            return Ok(());
+        }
         let report = self.reports.get(commands)?;
-        for device in device::suspended(&report.uuid)? {
-            let known = report.logical.iter().find(|(_, logical)| logical.uuid.as_ref() == Some(&device.uuid));
-            let Some((name, _)) = known else { continue };
+        let owner =
+            |device: &String| name::owner_of(&self.config.vg, device, report.logical.keys().map(String::as_str));
+        let owners: BTreeSet<&str> = devices.iter().filter_map(owner).collect();
+        for name in owners {
             tracing::warn!(logical_volume = self.group.path(name), "a device that was left suspended is resumed");
             self.group.change(commands, "lvchange", ["--refresh", &self.group.path(name)])?;
         }
         Ok(())
+    }
+
+    /// After a command that failed: nothing is known of what it did, and it may have been killed.
+    fn recover(&self, commands: &dyn Commands) {
+        self.reports.forget();
+        if let Err(error) = self.resume(commands) {
+            tracing::warn!(error = error.report(), "cannot see whether a device was left suspended");
+        }
     }
 
     /// The volume of this key with what is kept beside it, in a report.
@@ -140,7 +157,7 @@ impl Store {
         let path = self.group.path(name);
         let removed = self.group.change(commands, "lvremove", [&path, "--select", &format!("lv_tags={{\"{tag}\"}}")]);
         if let Err(error) = removed {
-            self.reports.forget();
+            self.recover(commands);
             let report = self.reports.get(commands)?;
             return if report.logical.contains_key(name) { Err(error) } else { Ok(()) };
         }
@@ -160,7 +177,7 @@ impl Store {
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<()> {
         self.refuse_partial(commands)?;
-        self.group.change(commands, command, arguments).inspect_err(|_| self.reports.forget())
+        self.group.change(commands, command, arguments).inspect_err(|_| self.recover(commands))
     }
 
     /// That no disk is missing: what is changed meanwhile that disk does not know, and LVM takes it back only by hand.

@@ -5,6 +5,8 @@
 //! since a device that is in use shows new extents at once: they are held, wiped and let go by a logical volume of their
 //! own, and the volume grows by exactly these.
 
+use std::sync::PoisonError;
+
 use dunnage_driver_api::{Bytes, Commands, Context, CreateVolume, FsType, Result, Volume};
 
 use crate::config::Wipe;
@@ -39,7 +41,7 @@ impl Store {
         arguments.extend(["--size".into(), format!("{}b", size.get())]);
         arguments.extend(own.layout.arguments(self.config.wipe() == Wipe::Zero));
         arguments.push(self.config.vg.clone());
-        self.change(commands, "lvcreate", arguments)?;
+        self.taking_extents(|| self.change(commands, "lvcreate", arguments))?;
         let report = self.reports.get(commands)?;
         wipe::wipe(&self.active(&report, name)?, self.config.wipe())
     }
@@ -47,16 +49,22 @@ impl Store {
     /// Makes a thick volume larger by so much.
     pub(crate) fn extend_thick(&self, commands: &dyn Commands, name: &str, own: Own, more: Bytes) -> Result<()> {
         let wiped = name::of_wiped(name);
-        // Nobody of ours takes the extents while nothing holds them; where somebody else does, LVM refuses to grow.
-        let _turn = self.growing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.clear(commands, &wiped)?;
         let extents = self
             .make_wiped(commands, &wiped, &[], own, more)
             .and_then(|()| self.group.extents(commands, &wiped))
             .inspect_err(|_| drop(self.remove(commands, &wiped, UNFINISHED)))?;
-        self.remove(commands, &wiped, UNFINISHED)?;
         let mut arguments = vec!["--size".into(), format!("+{}b", more.get()), self.group.path(name)];
         arguments.extend(extents);
-        self.change(commands, "lvextend", arguments)
+        // Nobody of ours takes the extents while nothing holds them; where somebody else does, LVM refuses to grow.
+        self.taking_extents(|| {
+            self.remove(commands, &wiped, UNFINISHED)?;
+            self.change(commands, "lvextend", arguments)
+        })
+    }
+
+    fn taking_extents(&self, take: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _turn = self.extents.lock().unwrap_or_else(PoisonError::into_inner);
+        take()
     }
 }

@@ -1,6 +1,7 @@
 //! Snapshots and clones of thin volumes.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
@@ -82,6 +83,13 @@ fn a_device_that_a_killed_command_has_left_suspended_goes_on_at_the_next_start()
     run("dmsetup", &["suspend", &format!("{}-vol--a", rig.group.name())])?;
     rig.restart()?;
     fs::write(volume.target.join("data"), "data")?;
+    // All volumes hang on this one.
+    rig.host.kill()?;
+    run("dmsetup", &["suspend", &format!("{}-pool-tpool", rig.group.name())])?;
+    rig.restart()?;
+    let file = File::create(volume.target.join("more"))?;
+    (&file).write_all(&[7; 4096])?;
+    file.sync_all()?;
     rig.take(&volume)
 }
 

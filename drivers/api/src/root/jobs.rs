@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 pub use begun::Begun;
 pub use job::{Job, Target};
 pub use runner::Attempt;
-use table::{Entry, Phase, Table};
+use table::{Entry, Phase, Table, Until};
 
 use super::folder::Folder;
 use super::record::LARGEST;
@@ -194,7 +194,7 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
         let answer = loop {
             let Some(entry) = table.entries.get(key) else { break Ok(()) };
             // What became of the attempt before says nothing of the one that is made now.
-            if let Some(error) = entry.error.as_ref().filter(|_| !matches!(entry.phase, Phase::Running { .. })) {
+            if let Some(error) = entry.error.as_ref().filter(|_| !matches!(entry.phase, Phase::Running(_))) {
                 break Err(error.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -218,14 +218,14 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
         let mut table = self.shared.lock();
         loop {
             let Some(entry) = table.entries.get_mut(key) else { return Ok(None) };
-            let Phase::Running { stop } = &mut entry.phase else {
+            let Phase::Running(end) = &mut entry.phase else {
                 entry.phase = Phase::Idle;
                 return Ok(Some(entry.job.clone()));
             };
-            *stop = true;
+            *end = Until::Stopped;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                *stop = false;
+                *end = Until::Interrupted;
                 let message = format!("{} is to be stopped, and its file system does not answer", entry.progress());
                 return Err(Error::new(ErrorKind::Running, message));
             }

@@ -45,8 +45,19 @@ pub(super) enum Phase {
     Idle,
     /// It is to be worked on, not before this moment.
     Due(Instant),
-    /// A thread works on it, which is to end where `stop` is set.
-    Running { stop: bool },
+    /// A thread works on it.
+    Running(Until),
+}
+
+/// Until when a thread is to work on a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Until it is done, or fails.
+    Done,
+    /// It is to end: somebody waits for that.
+    Stopped,
+    /// It is to end, and nobody waits for that any more: the job is gone on with then.
+    Interrupted,
 }
 
 /// What a thread is to do next.
@@ -75,7 +86,7 @@ impl<E: Clone> Table<E> {
         if !wait.is_zero() {
             return Next::Wait(wait);
         }
-        first.phase = Phase::Running { stop: false };
+        first.phase = Phase::Running(Until::Done);
         Next::Work(Box::new(first.job.clone()))
     }
 
@@ -87,7 +98,7 @@ impl<E: Clone> Table<E> {
     /// Whether the one who works on this job is to end.
     pub(super) fn is_stopped(&self, key: &TargetKey) -> bool {
         let running = self.entries.get(key).map(|entry| entry.phase);
-        self.closing || running != Some(Phase::Running { stop: false })
+        self.closing || running != Some(Phase::Running(Until::Done))
     }
 }
 
@@ -100,15 +111,20 @@ impl<E> Entry<E> {
     /// An attempt failed. Answers after what time there is another one, if there is.
     pub(super) fn failed(&mut self, error: Error) -> Option<Duration> {
         self.done = self.job.done;
-        if self.phase == (Phase::Running { stop: true }) {
-            self.phase = Phase::Idle;
-            return None;
+        match self.phase {
+            Phase::Running(Until::Stopped) => self.phase = Phase::Idle,
+            Phase::Running(Until::Interrupted) => self.phase = Phase::Due(Instant::now()),
+            _ => return Some(self.put_off(error)),
         }
+        None
+    }
+
+    fn put_off(&mut self, error: Error) -> Duration {
         self.failures += 1;
         self.error = Some(error);
         let pause = LATE.min(SOON.saturating_mul(1 << (self.failures - 1).min(16)));
         self.phase = Phase::Due(Instant::now() + pause);
-        Some(pause)
+        pause
     }
 
     /// What people see of it.

@@ -334,6 +334,26 @@ fn a_step_that_does_not_end_is_not_waited_for_beyond_the_deadline() {
 }
 
 #[test]
+fn a_job_whose_stop_was_not_waited_for_ends_its_attempt_and_is_gone_on_with() {
+    let (go, wait) = mpsc::channel::<()>();
+    let (wait, (working, at_work)) = (Mutex::new(wait), mpsc::channel());
+    let rig = Rig::doing(move |attempt| {
+        working.send(()).unwrap();
+        let _ = wait.lock().unwrap().recv();
+        attempt.reached(Bytes::new(10))
+    });
+    let key = rig.start("copy");
+    at_work.recv_timeout(HANG).unwrap();
+    assert_eq!(rig.stop(&key, Instant::now()).unwrap_err().kind(), ErrorKind::Running);
+    go.send(()).unwrap();
+    at_work.recv_timeout(HANG).unwrap();
+    assert_eq!(rig.failed_attempts(), 0, "to be stopped is no failure");
+    assert!(rig.copies()[0].error.is_none());
+    go.send(()).unwrap();
+    rig.wait(&key, soon()).unwrap();
+}
+
+#[test]
 fn few_are_worked_on_at_once_and_few_calls_wait() {
     let (go, wait) = mpsc::channel::<()>();
     let (wait, running) = (Mutex::new(wait), Arc::new(AtomicUsize::new(0)));
