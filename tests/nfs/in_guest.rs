@@ -1,6 +1,7 @@
 //! All of it needs a kernel with NFS.
 
 mod at_length;
+mod copies;
 mod folders;
 mod lives;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
+use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use dunnage_test_common::{
     Client, Host, MIB, Need, NfsClient, NfsServer, Scratch, Setup, Volume, can_run, create, mount, wait_until,
 };
@@ -65,6 +67,22 @@ impl Rig {
         Ok(volume)
     }
 
+    /// A volume that holds what something else holds. What takes longer than a call may is asked for again.
+    fn copy(&self, name: &str, source: Type) -> Result<Volume> {
+        let mut request = create(name, MIB, mount());
+        request.volume_content_source = Some(csi::VolumeContentSource { r#type: Some(source) });
+        Ok(until_whole(|| made(&self.host, &self.shares, request.clone()))?)
+    }
+
+    fn delete_snapshot(&self, snapshot: &csi::Snapshot) -> Result<()> {
+        let snapshot_id = snapshot.snapshot_id.clone();
+        let request = csi::DeleteSnapshotRequest { snapshot_id, ..Default::default() };
+        for _ in 0..2 {
+            self.shares.delete_snapshot(request.clone())?;
+        }
+        Ok(())
+    }
+
     /// What the server has at a path below the export.
     fn on_server(&self, path: &str) -> PathBuf {
         self.server.export().join(path)
@@ -88,6 +106,36 @@ fn made(host: &Host, client: &Client, request: csi::CreateVolumeRequest) -> Resu
     let folder = host.setup().scratch().path().join("pods").join(&request.name);
     let made = client.create_volume(request)?.volume.expect("no volume");
     Ok(Volume::new(made, mount(), &folder, false))
+}
+
+fn snapshot_request(name: &str, of: &Volume) -> csi::CreateSnapshotRequest {
+    csi::CreateSnapshotRequest { name: name.into(), source_volume_id: of.id(), ..Default::default() }
+}
+
+fn snapshot(client: &Client, name: &str, of: &Volume) -> Result<csi::Snapshot> {
+    let made = until_whole(|| client.create_snapshot(snapshot_request(name, of)))?;
+    made.snapshot.context("no snapshot")
+}
+
+/// Asks again while a copy goes on, and while the server owes an answer from before.
+fn until_whole<T>(mut call: impl FnMut() -> Result<T, Status>) -> Result<T, Status> {
+    let late = Instant::now() + 3 * LIMIT;
+    let goes_on =
+        |status: &Status| status.code() == tonic::Code::Aborted || status.message().contains("does not answer");
+    loop {
+        match call() {
+            Err(status) if goes_on(&status) && Instant::now() < late => {}
+            answer => return answer,
+        }
+    }
+}
+
+fn of_snapshot(snapshot: &csi::Snapshot) -> Type {
+    Type::Snapshot(SnapshotSource { snapshot_id: snapshot.snapshot_id.clone() })
+}
+
+fn of_volume(volume: &Volume) -> Type {
+    Type::Volume(VolumeSource { volume_id: volume.id() })
 }
 
 /// A program that writes into a volume. Not this one: with a file open that cannot be written, it could start no other.

@@ -18,6 +18,7 @@
 //! - a record without data: a delete that was cut off. The next delete finishes it; nothing else may use it;
 //! - both, or neither: the volume exists, or does not.
 
+mod copies;
 mod data;
 mod folder;
 mod groups;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use copies::{FolderCopies, FolderDriver, Folders};
 pub use folder::{Folder, Sizes};
 pub use groups::{GroupRecord, GroupRecords};
 pub use holder::Tenure;

@@ -9,12 +9,11 @@ mod copies;
 mod quota;
 mod store;
 mod unlimited;
-mod work;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use dunnage_driver_api::root::{self, Root};
+use dunnage_driver_api::root::{self, FolderCopies, Folders, Root};
 use dunnage_driver_api::{
     Backend, DirectoryParent, Driver, Error, Finding, Init, KeyError, NoParameters, Opening, ParameterType,
     Permissions, Reach, Result, Staging,
@@ -26,10 +25,6 @@ pub use config::{ProjectIds, Quota};
 
 use quota::ProjectQuota;
 use store::{Parts, Store};
-
-const VOLUMES: &str = "volumes";
-const SNAPSHOTS: &str = "snapshots";
-const UNFINISHED: &str = "unfinished";
 
 /// Directories below a root on this node.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -83,28 +78,22 @@ impl Driver for Dir {
         let quota = self.quota().map_err(|error| Error::invalid(error.message))?;
         let root = Root::open(&self.root, Self::NAME)?;
         // For its owner alone: what lies below is reached by the mounts that the host makes.
-        let records = root.records()?;
-        let data = root.data(VOLUMES, &records)?;
+        let folders = Folders::open(root)?;
         let quota = match quota {
             Quota::Project => {
-                let quota = ProjectQuota::new(&data, self.project_ids)?;
+                let quota = ProjectQuota::new(&folders.data, self.project_ids)?;
                 unlimited::warn(self.root.clone())?;
                 Some(quota)
             }
             Quota::None => None,
         };
-        let instance = root.instance().clone();
-        let open = |name: &str| root.folder().folder(name).map_err(root.folder().failed("open", name));
-        let parent = Arc::new(DirectoryParent::new(open(VOLUMES)?));
-        let snapshots = root.snapshots()?;
-        let snapshot_data = root.data_of_snapshots(SNAPSHOTS, &snapshots)?;
-        let unfinished = root.folder().folder_or_make(UNFINISHED, 0o700);
-        let unfinished = unfinished.map_err(root.folder().failed("open", UNFINISHED))?;
-        let jobs = Arc::new(root.jobs(opening.threads)?);
+        let instance = folders.root.instance().clone();
+        let parent = folders.data.reopen().map_err(folders.data.failed("open", ""))?;
+        let parent = Arc::new(DirectoryParent::new(parent));
         let mode = self.mode.bits();
-        let parts = Parts { records, data, parent, snapshots, snapshot_data, unfinished, quota, mode, root };
-        let store = Arc::new(Store { parts: Arc::new(parts), jobs: jobs.clone(), turn: Mutex::new(()) });
-        store.take_up_copies()?;
+        let parts = Arc::new(Parts { folders, parent, quota, mode, turn: Mutex::new(()) });
+        let copies = Arc::new(FolderCopies::open(parts.clone(), opening.threads)?);
+        let store = Arc::new(Store { parts, copies: copies.clone() });
         root::sweep(&store, |store| (&store.records, &store.data), Store::remove_remains)?;
         Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
@@ -112,9 +101,9 @@ impl Driver for Dir {
             .with_expand(store.clone())
             .with_health(store.clone())
             .with_room(store.clone())
-            .with_snapshots(store.clone(), ParameterType::of::<NoParameters>())
+            .with_copying(copies.copying())
+            .with_snapshots(copies, ParameterType::of::<NoParameters>())
             .with_clones()
-            .with_copying(jobs)
             .with_node(store, Staging::None))
     }
 

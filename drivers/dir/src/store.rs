@@ -5,16 +5,15 @@ use std::io;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dunnage_driver_api::root::{Folder, Jobs, Record, Records, Reservation, Root, Sizes, SnapshotRecords};
+use dunnage_driver_api::root::{Folder, FolderCopies, Folders, Record, Reservation, Sizes};
 use dunnage_driver_api::{
     Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, DirectoryParent, DirectorySource, Error, ErrorKind,
     Expand, Expanded, Generation, Health, HealthFinding, HealthStatus, Node, Parameters, Result, Room, Source,
-    SourceId, SourceRequest, TargetKey, Total, Volume, VolumeKey, Volumes,
+    SourceRequest, Total, Volume, VolumeKey, Volumes,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::quota::ProjectQuota;
-use crate::work::Attempts;
 
 /// The size of a volume whose request names none.
 pub(crate) const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
@@ -22,23 +21,18 @@ pub(crate) const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
 /// An opened root.
 pub(crate) struct Store {
     pub(crate) parts: Arc<Parts>,
-    pub(crate) jobs: Arc<Jobs<Attempts>>,
-    /// Volumes and snapshots speak for room one after the other.
-    pub(crate) turn: Mutex<()>,
+    pub(crate) copies: Arc<FolderCopies<Parts>>,
 }
 
 /// What the calls and the threads that copy share.
 pub(crate) struct Parts {
-    pub(crate) records: Records<Extra>,
-    pub(crate) data: Folder,
-    /// The same folder, as the host is told of it.
+    pub(crate) folders: Folders<Extra>,
+    /// The folder of the data, as the host is told of it.
     pub(crate) parent: Arc<DirectoryParent>,
-    pub(crate) snapshots: SnapshotRecords<Extra>,
-    pub(crate) snapshot_data: Folder,
-    pub(crate) unfinished: Folder,
     pub(crate) quota: Option<ProjectQuota>,
     pub(crate) mode: u32,
-    pub(crate) root: Root,
+    /// Volumes and snapshots speak for room one after the other.
+    pub(crate) turn: Mutex<()>,
 }
 
 impl Deref for Store {
@@ -46,6 +40,14 @@ impl Deref for Store {
 
     fn deref(&self) -> &Parts {
         &self.parts
+    }
+}
+
+impl Deref for Parts {
+    type Target = Folders<Extra>;
+
+    fn deref(&self) -> &Folders<Extra> {
+        &self.folders
     }
 }
 
@@ -78,13 +80,13 @@ impl Volumes for Store {
 impl Create for Store {
     fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
         let key = &request.key;
-        if request.content.is_some() || self.jobs.get(&TargetKey::Volume(key.clone())).is_some() {
-            return self.create_from(cx, request);
+        if self.copies.is_for(request) {
+            return self.copies.create(cx, request);
         }
         let size = request.capacity.choose(DEFAULT_SIZE, self.unit())?;
         let _making = self.records.making(key);
-        self.refuse_made(request)?;
-        let room = self.reserve(size)?;
+        self.copies.refuse_made(request)?;
+        let room = self.reserve_volume(size, self.copies.promised())?;
         let volume = request.volume(size)?;
         // The folder before the record: a durable record promises that there is a folder.
         let folder = self.make_empty(key)?;
@@ -102,10 +104,7 @@ impl Create for Store {
     }
 
     fn delete(&self, cx: &Context, volume: &Volume) -> Result<()> {
-        self.give_up_failing(cx, |source| matches!(source, SourceId::Volume(id) if id.key == volume.key))?;
-        self.jobs.refuse_volume(&volume.key)?;
-        // Where it was made by a copy whose last step was cut off, nobody goes on with that.
-        self.forget_job(cx, &TargetKey::Volume(volume.key.clone()))?;
+        self.copies.release(cx, volume)?;
         let project = self.records.get(&volume.key)?.and_then(|record| record.extra.project);
         // The data before the record: data without a record would be nobody's and in the way of the next of that name.
         self.discard(&self.data, volume.key.as_str(), project)?;
@@ -113,10 +112,7 @@ impl Create for Store {
     }
 
     fn abandon(&self, cx: &Context, key: &VolumeKey, generation: &Generation) -> Result<()> {
-        match self.jobs.makes(key, generation) {
-            true => self.give_up(cx, &TargetKey::Volume(key.clone())),
-            false => Ok(()),
-        }
+        self.copies.abandon(cx, key, generation)
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
@@ -134,7 +130,7 @@ impl Expand for Store {
             return Err(Error::new(ErrorKind::OutOfRange, format!("a volume of {old} cannot shrink to {capacity}")));
         }
         if size > old {
-            let room = self.reserve(size.minus(old))?;
+            let room = self.reserve_volume(size.minus(old), self.copies.promised())?;
             match (&self.quota, record.extra.project) {
                 (Some(quota), Some(project)) => quota.ensure(&self.open_data(key)?, project, size)?,
                 (None, Some(_)) => {
@@ -169,7 +165,7 @@ impl Room for Store {
     fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
         let available = match &self.quota {
             Some(_) => {
-                let promised = self.records.promised()?.plus(self.snapshots.promised()?).plus(self.jobs.promised());
+                let promised = self.records.promised()?.plus(self.snapshots.promised()?).plus(self.copies.promised());
                 unpromised(self.root.sizes()?, promised)
             }
             None => self.root.sizes()?.available.minus(self.records.reserved()),
@@ -201,13 +197,13 @@ impl Parts {
     pub(crate) fn discard(&self, folder: &Folder, key: &str, project: Option<u32>) -> Result<()> {
         if project.is_some() {
             // The limit first: of what has kept its data and its record it is set again when it is used.
-            self.forget(folder, key, project).map_err(folder.failed("free the quota of", key))?;
+            self.forget_project(folder, key, project).map_err(folder.failed("free the quota of", key))?;
         }
         self.root.trash().discard(folder, key)
     }
 
     /// Lets the file system forget the quota of a folder that goes.
-    pub(crate) fn forget(&self, parent: &Folder, name: &str, project: Option<u32>) -> io::Result<()> {
+    pub(crate) fn forget_project(&self, parent: &Folder, name: &str, project: Option<u32>) -> io::Result<()> {
         match (&self.quota, parent.folder(name)) {
             (Some(quota), Ok(folder)) => quota.forget(&folder, project),
             // What is no folder has no project of its own.
@@ -220,7 +216,7 @@ impl Parts {
         if self.quota.is_some() && self.data.folder(key.as_str()).is_ok_and(|folder| folder.is_empty().unwrap_or(false))
         {
             // Nobody but this process ever had it.
-            self.forget(&self.data, key.as_str(), None)?;
+            self.forget_project(&self.data, key.as_str(), None)?;
         }
         self.data.remove_folder(key.as_str())
     }
@@ -250,16 +246,6 @@ impl Store {
         Ok(())
     }
 
-    /// That there is no volume of the key that is to be made, which the caller holds. A copy may have become one since the
-    /// host looked: what it is nobody has checked against the request.
-    pub(crate) fn refuse_made(&self, request: &CreateVolume) -> Result<()> {
-        if self.records.get(&request.key)?.is_none() {
-            return Ok(());
-        }
-        let message = "a copy to a volume of this name has just ended: the same call repeated finds it";
-        Err(Error::new(ErrorKind::Running, message).with("name", &request.name))
-    }
-
     /// A new folder for this key. What a create left that was cut off goes first, with its quota.
     fn make_empty(&self, key: &VolumeKey) -> Result<Folder> {
         if self.quota.is_some() {
@@ -273,9 +259,11 @@ impl Store {
         let project = self.quota.as_ref().map(|quota| quota.assign(folder, size)).transpose()?;
         Ok(Extra { project })
     }
+}
 
+impl Parts {
     /// Speaks for `size` of a volume, where that fits now.
-    pub(crate) fn reserve(&self, size: Bytes) -> Result<Reservation> {
+    pub(crate) fn reserve_volume(&self, size: Bytes, copies: Bytes) -> Result<Reservation> {
         let sizes = self.root.sizes()?;
         self.could_ever_fit(size, sizes)?;
         if self.quota.is_none() {
@@ -283,21 +271,18 @@ impl Store {
             return self.records.reserve_unpromised(size, fits);
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = self.snapshots.promised()?.plus(self.jobs.promised());
+        let others = self.snapshots.promised()?.plus(copies);
         self.records.reserve(size, |promised| self.fits(size, unpromised(sizes, promised.plus(others))))
     }
 
-    /// Speaks for `size` of a snapshot, where that fits now. Without quotas nobody knows what it will take.
-    pub(crate) fn reserve_snapshot(&self, size: Bytes) -> Result<Option<Reservation>> {
-        if self.quota.is_none() {
-            return Ok(None);
-        }
+    /// Speaks for `size` of a snapshot that has a quota, where that fits now.
+    pub(crate) fn reserve_limited_snapshot(&self, size: Bytes, copies: Bytes) -> Result<Reservation> {
         let sizes = self.root.sizes()?;
         self.could_ever_fit(size, sizes)?;
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = self.records.promised()?.plus(self.jobs.promised());
+        let others = self.records.promised()?.plus(copies);
         let fits = |promised: Bytes| self.fits(size, unpromised(sizes, promised.plus(others)));
-        self.snapshots.reserve(size, fits).map(Some)
+        self.snapshots.reserve(size, fits)
     }
 
     fn could_ever_fit(&self, size: Bytes, sizes: Sizes) -> Result<()> {

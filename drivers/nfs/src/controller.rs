@@ -3,16 +3,18 @@
 //! A machine that was cut off from the server for long loses the lock, and another one may have taken it; and what is open
 //! goes stale when the server's disk is replaced. Then everything that was read of the root is worth nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use dunnage_driver_api::root::Jobs;
 use dunnage_driver_api::{
-    Capacity, CapacityRange, Context, Create, CreateVolume, Error, Expand, Expanded, Health, HealthFinding, InstanceId,
-    NodeName, Parameters, Result, Room, Total, Volume, VolumeKey, Volumes,
+    Capacity, CapacityRange, Context, CopyProgress, Copying, Create, CreateSnapshot, CreateVolume, Error, Expand,
+    Expanded, Generation, Health, HealthFinding, InstanceId, NodeName, Parameters, Result, Room, Snapshot, SnapshotKey,
+    Snapshots, Total, Volume, VolumeKey, Volumes,
 };
 
 use crate::config::Nfs;
 use crate::export::{Export, is_stale};
-use crate::store::Store;
+use crate::store::{Extra, Store};
 
 /// The root that this process holds.
 pub(crate) struct Controller(Arc<Inner>);
@@ -21,17 +23,28 @@ struct Inner {
     config: Nfs,
     export: Arc<Export>,
     node: NodeName,
+    threads: usize,
     instance: InstanceId,
+    told: Mutex<Told>,
     /// Nothing where it was lost and could not be opened again yet.
     store: Mutex<Option<Arc<Store>>>,
 }
 
+/// What people are told of the copies: at once, also while the root is being opened.
+struct Told {
+    copying: Weak<dyn Copying>,
+    /// How many attempts have failed in the stores before this one.
+    failed: u64,
+}
+
 impl Controller {
-    /// Opens the root and takes it for this process.
-    pub(crate) fn open(config: Nfs, export: Arc<Export>, node: NodeName) -> Result<Self> {
-        let store = Store::open(&config, export.mount()?, &node)?;
+    /// Opens the root and takes it for this process, of which the backend has so many threads.
+    pub(crate) fn open(config: Nfs, export: Arc<Export>, node: NodeName, threads: usize) -> Result<Self> {
+        let store = Store::open(&config, export.mount()?, &node, threads)?;
         let instance = store.instance().clone();
-        Ok(Self(Arc::new(Inner { config, export, node, instance, store: Mutex::new(Some(store)) })))
+        let told = Mutex::new(Told { copying: Arc::downgrade(&store.copies.copying()), failed: 0 });
+        let store = Mutex::new(Some(store));
+        Ok(Self(Arc::new(Inner { config, export, node, threads, instance, told, store })))
     }
 
     /// Looks into the root, also while it is silent: whoever wants to know of a volume is answered in time.
@@ -47,7 +60,7 @@ impl Inner {
         if let Some(store) = store.as_ref() {
             return Ok(store.clone());
         }
-        let opened = Store::open(&self.config, self.export.mount()?, &self.node)?;
+        let opened = Store::open(&self.config, self.export.mount()?, &self.node, self.threads)?;
         if *opened.instance() != self.instance {
             return Err(Error::precondition(format!(
                 "{} has become instance {}, and was {}: bring the right one back, or restart",
@@ -57,6 +70,7 @@ impl Inner {
             )));
         }
         tracing::info!(export = self.export.shown(), "the export is held again");
+        self.told().copying = Arc::downgrade(&opened.copies.copying());
         Ok(store.insert(opened).clone())
     }
 
@@ -65,8 +79,15 @@ impl Inner {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         if store.as_ref().is_some_and(|store| Arc::ptr_eq(store, lost)) {
             tracing::warn!(export = self.export.shown(), "the export was lost, to another machine or by a new disk");
+            let mut told = self.told();
+            told.failed += lost.copies.copying().failed_attempts();
+            told.copying = Weak::<Jobs<Extra>>::new();
             *store = None;
         }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read<T>(&self, work: impl Fn(&Store) -> Result<T>) -> Result<T> {
@@ -123,8 +144,46 @@ impl Create for Controller {
         self.0.change(|store| store.delete(cx, volume))
     }
 
+    fn abandon(&self, cx: &Context, key: &VolumeKey, generation: &Generation) -> Result<()> {
+        self.0.change(|store| store.abandon(cx, key, generation))
+    }
+
     fn is_half_deleted(&self, cx: &Context, volume: &Volume) -> Result<bool> {
         self.0.read(|store| store.is_half_deleted(cx, volume))
+    }
+}
+
+impl Snapshots for Controller {
+    fn find(&self, cx: &Context, key: &SnapshotKey) -> Result<Option<Snapshot>> {
+        let (cx, key) = (cx.clone(), key.clone());
+        self.look(move |store| store.copies.find(&cx, &key))
+    }
+
+    fn list(&self, cx: &Context, after: Option<&SnapshotKey>, limit: usize) -> Result<Vec<Snapshot>> {
+        self.0.read(|store| store.copies.list(cx, after, limit))
+    }
+
+    fn create(&self, cx: &Context, request: &CreateSnapshot) -> Result<Snapshot> {
+        self.0.change(|store| Snapshots::create(&*store.copies, cx, request))
+    }
+
+    fn delete(&self, cx: &Context, snapshot: &Snapshot) -> Result<()> {
+        self.0.change(|store| store.copies.delete(cx, snapshot))
+    }
+
+    fn is_half_deleted(&self, cx: &Context, snapshot: &Snapshot) -> Result<bool> {
+        self.0.read(|store| store.copies.is_half_deleted(cx, snapshot))
+    }
+}
+
+impl Copying for Controller {
+    fn copies(&self) -> Vec<CopyProgress> {
+        self.0.told().copying.upgrade().map(|copying| copying.copies()).unwrap_or_default()
+    }
+
+    fn failed_attempts(&self) -> u64 {
+        let told = self.0.told();
+        told.failed + told.copying.upgrade().map(|copying| copying.failed_attempts()).unwrap_or_default()
     }
 }
 

@@ -9,7 +9,7 @@ use dunnage_driver_api::{Error, MountSource, Mounts, Questions, Result};
 use rustix::io::Errno;
 
 use crate::config::{Nfs, OF_A_MOUNT, Version};
-use crate::paths::{VolumePath, again};
+use crate::paths::VolumePath;
 use crate::{VOLUMES, config};
 
 /// How long the server may take until the export is mounted.
@@ -55,7 +55,7 @@ impl Export {
         let source = with_words(source, self.config.connection_options());
         // A mount is a handle alone, which cannot be read.
         let mount = Folder::new(self.mounts.mount(&source, MOUNTED)?, self.shown());
-        again(&mount).map_err(mount.failed("open", ""))
+        mount.reopen().map_err(mount.failed("open", ""))
     }
 
     /// Looks into the export by `look`, which changes nothing there.
@@ -120,10 +120,32 @@ fn with_words<'a>(source: MountSource, words: impl Iterator<Item = &'a str>) -> 
 
 /// Whether an error says that what was opened is not there any more, as after the server's disk was replaced.
 pub(crate) fn is_stale(error: &Error) -> bool {
+    comes_from(error, &[Errno::STALE])
+}
+
+/// Whether an error says that the server could not be reached, or has forgotten this client.
+pub(crate) fn is_away(error: &Error) -> bool {
+    comes_from(
+        error,
+        &[
+            Errno::TIMEDOUT,
+            Errno::CONNREFUSED,
+            Errno::CONNRESET,
+            Errno::HOSTUNREACH,
+            Errno::NETUNREACH,
+            Errno::NETDOWN,
+            Errno::NOTCONN,
+            Errno::PIPE,
+            Errno::STALE,
+        ],
+    )
+}
+
+fn comes_from(error: &Error, numbers: &[Errno]) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        let number = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-        if number == Some(Errno::STALE.raw_os_error()) {
+        let number = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
+        if number.is_some_and(|number| numbers.contains(&number)) {
             return true;
         }
         next = error.source();

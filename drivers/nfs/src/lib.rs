@@ -11,11 +11,14 @@
 //! <export>/volumes/<folder>     the same, of a class that has `folder`
 //! <export>/archive/...          what `onDelete: archive` keeps
 //! <export>/retained/...         which folders `onDelete: retain` has left in their places
+//! <export>/snapshots/<key>      the data of a snapshot
+//! <export>/unfinished/          copies that are being made
 //! ```
 
 mod class;
 mod config;
 mod controller;
+mod copies;
 mod export;
 mod node;
 mod paths;
@@ -27,7 +30,8 @@ use std::sync::Arc;
 
 use dunnage_driver_api::root::Root;
 use dunnage_driver_api::{
-    Backend, Driver, Error, ErrorKind, Finding, Init, KeyError, Opening, ParameterType, Reach, Result, Staging,
+    Backend, Driver, Error, ErrorKind, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, Result,
+    Staging,
 };
 
 pub use class::{Class, OnDelete};
@@ -61,7 +65,7 @@ impl Driver for Nfs {
         if !opening.store_here {
             return Ok(backend);
         }
-        let controller = Controller::open(self.clone(), export, opening.node.clone());
+        let controller = Controller::open(self.clone(), export, opening.node.clone(), opening.threads);
         let controller = Arc::new(controller.map_err(|error| match error.kind() {
             ErrorKind::FailedPrecondition => Error::precondition(
                 "the controller half cannot be served here: let one process have it, by naming one node in `nodes`, or by \
@@ -76,7 +80,10 @@ impl Driver for Nfs {
             .with_create(controller.clone())
             .with_expand(controller.clone())
             .with_health(controller.clone())
-            .with_room(controller))
+            .with_room(controller.clone())
+            .with_copying(controller.clone())
+            .with_snapshots(controller, ParameterType::of::<NoParameters>())
+            .with_clones())
     }
 
     fn check(&self, opening: &Opening) -> Vec<Finding> {

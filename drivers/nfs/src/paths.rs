@@ -85,7 +85,7 @@ impl VolumePath {
 
     fn walk(&self, top: &Folder, step: impl Fn(&Folder, &str) -> io::Result<Folder>) -> io::Result<Folder> {
         let (_, above) = self.0.split_last().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut folder = again(top)?;
+        let mut folder = top.reopen()?;
         for name in above {
             folder = step(&folder, name)?;
         }
@@ -103,13 +103,6 @@ impl VolumePath {
             Err(error) => Err(top.failed("open", self.to_string())(error)),
         }
     }
-}
-
-/// The same folder, open once more.
-pub(crate) fn again(folder: &Folder) -> io::Result<Folder> {
-    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(folder, ".", flags, rustix::fs::Mode::empty())?;
-    Ok(Folder::new(fd, folder.path()))
 }
 
 impl fmt::Display for VolumePath {

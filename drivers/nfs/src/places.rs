@@ -53,6 +53,19 @@ impl Places {
         Ok(())
     }
 
+    /// Takes a path that was taken before this process.
+    pub(crate) fn hold(&self, path: VolumePath) {
+        self.lock().taken.insert(path);
+    }
+
+    /// Does something to a path that is nobody's, and of which none is below it; nobody takes it meanwhile.
+    pub(crate) fn unless_taken(&self, path: &VolumePath, work: impl FnOnce()) {
+        let state = self.lock();
+        if !state.taken.contains(path) && state.first_below(path).is_none() {
+            work();
+        }
+    }
+
     /// Gives a path back.
     pub(crate) fn free(&self, path: &VolumePath) {
         self.lock().taken.remove(path);
@@ -100,6 +113,12 @@ mod tests {
             [("a", "a/b", true), ("a", "a/new", true), ("cc", "cc/d", true), ("c", "c/x", false)]
         {
             assert_eq!(places.has_below_other(&path(above), &path(new)), others, "{above} {new}");
+        }
+        places.hold(path("h/i"));
+        for (free, expected) in [("h", false), ("h/i", false), ("cc/e", false), ("h/ij", true)] {
+            let mut done = false;
+            places.unless_taken(&path(free), || done = true);
+            assert_eq!(done, expected, "{free}");
         }
         places.free(&path("cc/e"));
         assert!(!places.has_below_other(&path("cc"), &path("cc/d")));

@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use dunnage_driver_api::root::{self, Folder, Record, Records, Reservation, Root, Tenure};
+use dunnage_driver_api::root::{self, Folder, FolderCopies, Folders, Record, Reservation, Root, Tenure};
 use dunnage_driver_api::{
-    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Driver, Error, ErrorKind, Expand, Expanded, Health,
-    HealthFinding, HealthStatus, InstanceId, NodeName, Parameters, Permissions, Result, Room, Total, Volume, VolumeKey,
-    Volumes,
+    Bytes, Capacity, CapacityRange, Context, Create, CreateVolume, Driver, Error, ErrorKind, Expand, Expanded,
+    Generation, Health, HealthFinding, HealthStatus, InstanceId, NodeName, Parameters, Permissions, Result, Room,
+    Total, Volume, VolumeKey, Volumes,
 };
 use rustix::fs::{Gid, Mode, Uid};
 use serde::{Deserialize, Serialize};
 
-use crate::VOLUMES;
 use crate::class::{Class, OnDelete};
 use crate::config::Nfs;
 use crate::export::squash;
@@ -23,17 +23,38 @@ use crate::places::Places;
 use crate::retained::{self, RETAINED};
 
 /// The size of a volume whose request names none.
-const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
+pub(crate) const DEFAULT_SIZE: Bytes = Bytes::new(1 << 30);
 const ARCHIVE: &str = "archive";
 
+/// The root that this process holds.
 pub(crate) struct Store {
-    records: Records<Extra>,
-    data: Folder,
-    places: Places,
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) copies: Arc<FolderCopies<Parts>>,
+}
+
+/// What the calls and the threads that copy share.
+pub(crate) struct Parts {
+    pub(crate) folders: Folders<Extra>,
+    pub(crate) places: Places,
+    pub(crate) on_delete: OnDelete,
+    pub(crate) tenure: Tenure,
     mode: Permissions,
-    on_delete: OnDelete,
-    root: Root,
-    tenure: Tenure,
+}
+
+impl Deref for Store {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Deref for Parts {
+    type Target = Folders<Extra>;
+
+    fn deref(&self) -> &Folders<Extra> {
+        &self.folders
+    }
 }
 
 /// What is kept of a volume beside what the host asks for.
@@ -41,10 +62,10 @@ pub(crate) struct Store {
 pub(crate) struct Extra {
     /// Where its data is below `volumes`, where that is not its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    folder: Option<VolumePath>,
+    pub(crate) folder: Option<VolumePath>,
     /// What becomes of its files.
     #[serde(default)]
-    on_delete: OnDelete,
+    pub(crate) on_delete: OnDelete,
 }
 
 impl Extra {
@@ -55,21 +76,33 @@ impl Extra {
 }
 
 impl Store {
-    /// Opens the root that `folder` is, and takes it for the process on `node`.
-    pub(crate) fn open(config: &Nfs, folder: Folder, node: &NodeName) -> Result<Arc<Self>> {
+    /// Opens the root that `folder` is, and takes it for the process on `node`. The backend has so many threads.
+    pub(crate) fn open(config: &Nfs, folder: Folder, node: &NodeName, threads: usize) -> Result<Arc<Self>> {
         let root = Root::open_in(folder, Nfs::NAME)?;
         let tenure = root.hold(node)?;
-        let records = root.records()?;
-        let data = root.data(VOLUMES, &records)?;
-        if let Some((text, remedy)) = squash(root.folder()) {
+        let folders = Folders::open(root)?;
+        if let Some((text, remedy)) = squash(folders.root.folder()) {
             tracing::warn!("{text}: {remedy}");
         }
         let (mode, on_delete) = (config.mode, config.on_delete);
-        let store = Arc::new(Self { records, data, places: Places::default(), mode, on_delete, root, tenure });
+        let parts = Arc::new(Parts { folders, places: Places::default(), on_delete, tenure, mode });
+        let copies = Arc::new(FolderCopies::open(parts.clone(), threads)?);
+        let store = Arc::new(Self { parts, copies });
         root::sweep(&store, |store| (&store.records, &store.data), Self::remove_remains)?;
         Ok(store)
     }
 
+    /// Removes the empty folder of a create that was cut off, or of a path without a volume. What has anything in it stays.
+    fn remove_remains(&self, name: &OsStr, _: Option<&VolumeKey>) -> Result<()> {
+        if let Some(path) = name.to_str().and_then(|name| VolumePath::new(name).ok()) {
+            // What does not go the next create of its name tells of.
+            self.places.unless_taken(&path, || drop(self.data.remove_folder(name)));
+        }
+        Ok(())
+    }
+}
+
+impl Parts {
     pub(crate) fn instance(&self) -> &InstanceId {
         self.root.instance()
     }
@@ -83,11 +116,19 @@ impl Store {
         self.tenure.is_ours()
     }
 
-    /// Removes the empty folder of a create that was cut off, or of a path without a volume. What has anything in it stays.
-    fn remove_remains(&self, name: &OsStr, _: Option<&VolumeKey>) -> Result<()> {
-        // What does not go the next create of its name tells of.
-        let _ = self.data.remove_folder(name);
-        Ok(())
+    /// What is kept of a volume that a request asks for.
+    pub(crate) fn wanted(&self, request: &CreateVolume) -> Result<Extra> {
+        let class: Class = request.parameters.parse()?;
+        let folder = class.path(request)?;
+        Ok(Extra { folder, on_delete: class.on_delete.unwrap_or(self.on_delete) })
+    }
+
+    /// Takes the path of a volume that is to be made.
+    pub(crate) fn take_place(&self, key: &VolumeKey, extra: &Extra) -> Result<()> {
+        if extra.folder.is_some() {
+            self.places.know(|| self.taken())?;
+        }
+        self.places.take(&extra.path(key))
     }
 
     /// The paths of all volumes, and of what is retained.
@@ -103,10 +144,9 @@ impl Store {
         Ok(taken)
     }
 
-    /// Makes the empty folder of a volume, durable, at a path that is taken for it.
-    fn make(&self, path: &VolumePath, class: &Class) -> Result<()> {
+    /// That no folder above a path has files in it and no volume: one that has is not one of ours to put volumes in.
+    pub(crate) fn refuse_strays(&self, path: &VolumePath) -> Result<()> {
         for above in path.above() {
-            // A folder that holds files and no volume is not one of ours to put volumes in.
             let stray = above.exists(&self.data)? && !self.places.has_below_other(&above, path);
             if stray && !self.is_empty(&above)? {
                 return Err(Error::precondition(format!(
@@ -115,6 +155,12 @@ impl Store {
                 )));
             }
         }
+        Ok(())
+    }
+
+    /// Makes the empty folder of a volume, durable, at a path that is taken for it.
+    fn make(&self, path: &VolumePath, class: &Class) -> Result<()> {
+        self.refuse_strays(path)?;
         let failed = |error: io::Error| self.data.failed("make", path.to_string())(error);
         let parent = path.make_parent(&self.data).map_err(failed)?;
         let mode = class.mode.unwrap_or(self.mode).bits();
@@ -134,13 +180,13 @@ impl Store {
         empty.map_err(self.data.failed("look into", path.to_string()))
     }
 
-    fn remove_empty(&self, path: &VolumePath) {
+    pub(crate) fn remove_empty(&self, path: &VolumePath) {
         // Where this fails the empty folder is found by the next attempt.
         let _ = path.parent(&self.data).and_then(|parent| parent.remove_folder(path.last()));
     }
 
     /// Speaks for `size`, where that fits now.
-    fn reserve(&self, size: Bytes) -> Result<Reservation> {
+    pub(crate) fn reserve_room(&self, size: Bytes) -> Result<Reservation> {
         let sizes = self.root.sizes()?;
         let place = self.root.folder().path().display();
         if size > sizes.total {
@@ -206,19 +252,19 @@ impl Volumes for Store {
 }
 
 impl Create for Store {
-    fn create(&self, _: &Context, request: &CreateVolume) -> Result<Volume> {
+    fn create(&self, cx: &Context, request: &CreateVolume) -> Result<Volume> {
+        if self.copies.is_for(request) {
+            return self.copies.create(cx, request);
+        }
         let class: Class = request.parameters.parse()?;
-        let folder = class.path(request)?;
-        let extra = Extra { folder, on_delete: class.on_delete.unwrap_or(self.on_delete) };
+        let extra = self.wanted(request)?;
         let (key, path) = (&request.key, extra.path(&request.key));
         let size = request.capacity.choose(DEFAULT_SIZE, 1)?;
         let _making = self.records.making(key);
-        let _room = self.reserve(size)?;
+        self.copies.refuse_made(request)?;
+        let _room = self.reserve_room(size)?;
         let volume = request.volume(size)?;
-        if extra.folder.is_some() {
-            self.places.know(|| self.taken())?;
-        }
-        self.places.take(&path)?;
+        self.take_place(key, &extra)?;
         // The folder before the record: a durable record promises that there is a folder.
         let made = self.make(&path, &class).and_then(|()| self.records.put(&Record { volume: volume.clone(), extra }));
         if let Err(error) = made {
@@ -234,7 +280,8 @@ impl Create for Store {
         Ok(volume)
     }
 
-    fn delete(&self, _: &Context, volume: &Volume) -> Result<()> {
+    fn delete(&self, cx: &Context, volume: &Volume) -> Result<()> {
+        self.copies.release(cx, volume)?;
         let extra = self.records.get(&volume.key)?.map(|record| record.extra).unwrap_or_default();
         // The data before the record: data without a record would be nobody's and in the way of the next of that name.
         self.put_away(volume, &extra)?;
@@ -243,6 +290,10 @@ impl Create for Store {
             self.places.free(&extra.path(&volume.key));
         }
         Ok(())
+    }
+
+    fn abandon(&self, cx: &Context, key: &VolumeKey, generation: &Generation) -> Result<()> {
+        self.copies.abandon(cx, key, generation)
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
@@ -261,7 +312,7 @@ impl Expand for Store {
             return Err(Error::new(ErrorKind::OutOfRange, format!("a volume of {old} cannot shrink to {capacity}")));
         }
         if size > old {
-            let _room = self.reserve(size.minus(old))?;
+            let _room = self.reserve_room(size.minus(old))?;
             record.volume.capacity = size;
             self.records.put(&record)?;
         }

@@ -133,7 +133,15 @@ impl NfsServer {
     /// # Errors
     /// The server's.
     pub fn export_to(&self, whom: &str) -> Result<()> {
-        let options = "rw,no_root_squash,insecure,no_subtree_check,sync,fsid=0";
+        self.export_with(whom, "no_root_squash")
+    }
+
+    /// The same with this as the word on root.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn export_with(&self, whom: &str, root: &str) -> Result<()> {
+        let options = format!("rw,{root},insecure,no_subtree_check,sync,fsid=0");
         self.space.run(&format!("exportfs -o {options} '{whom}:{}'", self.export.display()))
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod copies;
 mod cut;
 mod gone;
 mod nodes;

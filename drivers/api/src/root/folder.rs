@@ -82,7 +82,7 @@ impl Folder {
     ///
     /// # Errors
     /// As openat2(2).
-    pub(super) fn reopen(&self) -> io::Result<Self> {
+    pub fn reopen(&self) -> io::Result<Self> {
         self.near(".")
     }
 

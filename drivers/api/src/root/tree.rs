@@ -7,7 +7,7 @@
 //!
 //! A copy that was cut off goes on where it was: what has the size, times, owner and mode of its original is whole, since
 //! these are set last. That is so while the machine runs. Nothing is on the disk for certain before the copy has ended, so
-//! after a reboot it is to be begun anew.
+//! after a reboot it is to be begun anew; [over the network](TreeCopy::over_network) each file is there before it is whole.
 //!
 //! Everything is relative to descriptors. A symlink is copied as what it is, no mount is entered, and however deep the
 //! tree is, only the lowest of the folders on the way are open: one further up is opened again from below, and entered
@@ -54,6 +54,10 @@ pub struct TreeCopy<'a> {
     /// A folder beside the target, empty or of the attempt before this one. It gets a second name of each file that has
     /// several, so that they are found again without a list in memory, and is to be discarded when the copy has ended.
     pub beside: &'a Folder,
+    /// Whether the files are on a server. Then the data of each is there, durably, before its copy counts as whole, so that
+    /// another machine can go on with the copy; and the server is asked to copy no more at once than it does in one call:
+    /// for what takes longer a client waits until it is called back, which may be never.
+    pub over_network: bool,
 }
 
 impl TreeCopy<'_> {
@@ -75,6 +79,7 @@ impl TreeCopy<'_> {
             reached,
             ended: None,
             names: Names::new()?,
+            over_network: self.over_network,
             shares: true,
             ranges: true,
             buffer: vec![0; data::PIECE],
@@ -103,6 +108,7 @@ struct Copier<'a> {
     ended: Option<Error>,
     /// For what is in the way of the copy, and is put aside.
     names: Names,
+    over_network: bool,
     /// Whether files can share blocks.
     shares: bool,
     /// Whether the kernel copies from file to file.

@@ -111,7 +111,7 @@ impl Place {
             last = copied;
             reached(copied)
         };
-        TreeCopy { source: &source, target: &target, beside: &beside }.run(&mut reached)?;
+        TreeCopy { source: &source, target: &target, beside: &beside, over_network: false }.run(&mut reached)?;
         Ok(last)
     }
 }

@@ -6,7 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::{CapacityRange, ContentSource, Create, Fingerprint, SnapshotId, System, VolumeId, VolumeKey};
+use dunnage_driver_api::{
+    CapacityRange, ContentSource, Context, Create, CreateSnapshot, ErrorKind, Fingerprint, Snapshot, SnapshotId,
+    SnapshotKey, Snapshots, SourceId, System, Volume, VolumeId,
+};
 use dunnage_testkit::needs_root;
 
 use super::*;

@@ -12,6 +12,8 @@ use super::{Copier, Failed, to};
 pub(super) const PIECE: usize = 128 << 10;
 /// How much the kernel is asked to copy at once: a stop waits for no more.
 const CHUNK: u64 = 16 << 20;
+/// The same of a server: what every one does before it answers.
+const CHUNK_OVER_NETWORK: u64 = 512 << 10;
 
 impl Copier<'_> {
     /// Has an empty file hold what the other holds, of this size when it was looked at.
@@ -71,8 +73,9 @@ impl Copier<'_> {
         let mut at = start;
         while at < end {
             self.between_steps()?;
+            let chunk = if self.over_network { CHUNK_OVER_NETWORK } else { CHUNK };
             let copied = if self.ranges && end - at > PIECE as u64 {
-                self.by_the_kernel(source, copy, at, (end - at).min(CHUNK))
+                self.by_the_kernel(source, copy, at, (end - at).min(chunk))
             } else {
                 None
             };

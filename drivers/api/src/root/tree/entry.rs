@@ -137,11 +137,24 @@ impl Copier<'_> {
             self.copied.bytes += stat.st_size.cast_unsigned().min(stat.st_blocks.cast_unsigned().saturating_mul(512));
             return Ok(());
         };
-        self.flags(source, &copy)?;
-        self.data(source, &copy, stat.st_size.cast_unsigned())?;
-        self.attributes(At::File(source), At::File(&copy), stat)?;
-        self.finish(At::File(&copy), stat.st_mode, &times_of(stat))?;
-        Ok(())
+        match self.fill(source, &copy, stat) {
+            // A server has forgotten the file, since somebody removed it: so it is where this is not of the copy.
+            Err(failed) if Errno::from_io_error(&failed.error) == Some(Errno::STALE) => {
+                self.put_aside(pair)?;
+                Err(Trouble::Gone)
+            }
+            filled => Ok(filled?),
+        }
+    }
+
+    fn fill(&mut self, source: &File, copy: &File, stat: &Stat) -> Result<(), Failed> {
+        self.flags(source, copy)?;
+        self.data(source, copy, stat.st_size.cast_unsigned())?;
+        self.attributes(At::File(source), At::File(copy), stat)?;
+        if self.over_network {
+            copy.sync_data().map_err(to("sync the copy of"))?;
+        }
+        self.finish(At::File(copy), stat.st_mode, &times_of(stat))
     }
 
     /// Copies what has no data: a symlink, a pipe, a socket, a device.
