@@ -8,11 +8,10 @@
 //! A whole copy, durable and told to be whole by its job, is moved to its place, and its record written last: killed in
 //! between, the next attempt finds it in its place and writes the record. Nothing else has that place while there is a job.
 
-use std::fs;
 use std::io;
 
 use dunnage_driver_api::root::{Attempt, Folder, Record, Target, TreeCopy, Work};
-use dunnage_driver_api::{Bytes, Error, ErrorKind, Result, SourceId, TargetKey};
+use dunnage_driver_api::{Bytes, Error, ErrorKind, Result, SourceId, TargetKey, boot_id};
 use rustix::fs::RenameFlags;
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +32,7 @@ pub(crate) struct Attempts {
 impl Parts {
     /// What a copy that is begun now has to be gone on with.
     pub(crate) fn attempts(&self) -> Result<Attempts> {
-        const PATH: &str = "/proc/sys/kernel/random/boot_id";
-        let boot = fs::read_to_string(PATH).map_err(|error| Error::io(format!("cannot read {PATH}"), error))?;
-        Ok(Attempts { boot: boot.trim().into(), project: self.quota.is_some() })
+        Ok(Attempts { boot: boot_id()?, project: self.quota.is_some() })
     }
 
     /// Puts what there is of a copy into the trash.
