@@ -63,6 +63,8 @@ pub struct BackendConfig {
     pub name: BackendName,
     /// The name of its driver.
     pub driver: &'static str,
+    /// The name of the driver of its `store`, where it carries one.
+    pub store: Option<&'static str>,
     /// From where its volumes can be used.
     pub reach: Reach,
     /// What the driver made of its own keys.

@@ -15,5 +15,7 @@ pub fn drivers() -> Vec<DriverEntry> {
         DriverEntry::of::<dunnage_driver_lvm::Lvm>(),
         #[cfg(feature = "nfs")]
         DriverEntry::of::<dunnage_driver_nfs::Nfs>(),
+        #[cfg(feature = "nvme-tcp")]
+        DriverEntry::carrying::<dunnage_driver_nvme_tcp::NvmeTcp>(),
     ]
 }

@@ -20,6 +20,7 @@ mod format;
 mod grow;
 mod health;
 mod hold;
+mod holding;
 mod kernel;
 mod namespace;
 mod options;
@@ -40,19 +41,18 @@ mod unpublish;
 mod unstage;
 mod uses;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunnage_driver_api::{Error, Questions, Result, Tool, VolumeId};
+use dunnage_driver_api::{Questions, Result, Tool, VolumeId, boot_id};
 
 pub use hold::Still;
 pub(crate) use hold::{Guards, watch as watch_frozen};
 pub(crate) use kernel::check as check_kernel;
 pub use namespace::Audience;
 pub(crate) use namespace::is_of_host;
-pub use request::{PublishVolume, Release, StageVolume};
+pub use request::{NodeHalf, PublishVolume, Release, StageVolume};
 pub(crate) use served::{Creators, OfDrivers, create as create_mounted};
 pub(crate) use stats::of_its_own;
 pub use stats::{Unit, Usage};
@@ -72,13 +72,6 @@ const ANSWER: Duration = Duration::from_millis(1500);
 pub struct EngineOptions {
     /// Who must see what is mounted.
     pub audience: Audience,
-}
-
-/// Which run of the kernel this is.
-fn boot() -> Result<String> {
-    const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-    let boot = fs::read_to_string(BOOT).map_err(|error| Error::io(format!("cannot read {BOOT}"), error))?;
-    Ok(boot.trim().to_owned())
 }
 
 /// The node engine of this process, for all its backends.
@@ -101,7 +94,7 @@ impl Engine {
     pub fn open(state: &Path, options: EngineOptions) -> Result<Self> {
         kernel::check()?;
         let folder = state.join("node");
-        let records = record::Records::new(&folder, &boot()?);
+        let records = record::Records::new(&folder, &boot_id()?);
         records.prepare(&folder)?;
         let namespace = namespace::Namespace::new(options.audience);
         let engine = Self {
@@ -132,7 +125,7 @@ impl Engine {
     /// # Errors
     /// Where that cannot be told.
     pub fn uses_in(state: &Path) -> Result<Vec<Uses>> {
-        let records = record::Records::new(&state.join("node"), &boot()?);
+        let records = record::Records::new(&state.join("node"), &boot_id()?);
         records.all()?.iter().map(uses::uses_of).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The backends that are configured, those that are open, and the plugins they stand behind.
 
+mod attachments;
 mod backend;
 mod changed_blocks;
 mod copies;
@@ -10,6 +11,7 @@ mod plugin;
 mod snapshots;
 mod volumes;
 
+pub use attachments::AttachTo;
 pub use backend::{ConfiguredBackend, ServedBackend};
 pub use changed_blocks::Blocks;
 pub use copies::{BackgroundCopy, copies_in, untold_in};

@@ -19,7 +19,8 @@ mod volume;
 pub use capability::{capabilities, capability, capability_to_wire};
 pub use changed_blocks::{GetBlocks, get_metadata_allocated, get_metadata_delta, ranges_to_wire};
 pub use controller::{
-    Create, Expand, GetCapacity, Modify, Validate, create_volume, expand_volume, get_capacity, modify_volume, validate,
+    Attach, Create, Detach, DetachFrom, Expand, GetCapacity, Modify, Validate, attach, create_volume, detach,
+    expand_volume, get_capacity, modify_volume, validate,
 };
 pub use group::{CreateGroup, Group, create_group, group, group_to_wire};
 pub(crate) use limits::short;

@@ -24,7 +24,10 @@ pub(super) fn findings(
     }
     let mut findings: Vec<_> = drivers
         .iter()
-        .filter(|driver| driver.name == backend.driver)
+        .filter(|driver| {
+            let carved = backend.store == Some(driver.name) && backend.has_store(&config.node);
+            driver.name == backend.driver || carved
+        })
         .flat_map(|driver| driver.tools)
         .map(|tool| match tool.find() {
             Some(path) => Finding::ok(format_args!("{} is {}", tool.program, path.display())),

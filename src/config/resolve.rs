@@ -1,16 +1,17 @@
 //! From a file whose keys are right to a configuration that is right as a whole.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dunnage_driver_api::{BackendName, DriverEntry, KeyError, read_keys};
+use dunnage_driver_api::{BackendName, Configured, DriverEntry, KeyError, Role, read_keys};
 use serde_json::{Map, Value};
 
 use super::csi_name::CsiName;
 use super::environment::Environment;
 use super::error::ConfigError;
 use super::file::{BackendKeys, File, Plugin};
-use super::schema::{backend_keys, drivers_in_words};
+use super::schema::{STORE, backend_keys, drivers_in_words};
 use super::tree::Document;
 use super::{BackendConfig, Config, PluginConfig};
 use crate::server::Socket;
@@ -100,15 +101,37 @@ fn backend(
         let (threads, total) = (own.workers.threads, own.workers.total);
         return wrong("/workers", format!("`total` {total} is below `threads` {threads}: make it at least as many"));
     }
-    let configured = (driver.configure)(&Value::Object(keys)).map_err(|mut error| {
+    let store = match keys.remove_entry(STORE) {
+        Some((_, value)) if driver.role == Role::Carrying => {
+            Some(store(value, driver, drivers).map_err(|error| error.below("/store"))?)
+        }
+        Some((key, value)) => {
+            keys.insert(key, value);
+            None
+        }
+        None => None,
+    };
+    if store.is_some() && own.nodes.as_ref().is_none_or(|nodes| nodes.len() != 1) {
+        let pointer = if own.nodes.is_some() { "/nodes" } else { "" };
+        return wrong(pointer, "the store is on one node: name that one, and no other, in `nodes`");
+    }
+    if driver.role == Role::Carrying && own.ephemeral.is_some() {
+        return wrong("/ephemeral", "volumes that are attached to a node cannot be a pod's own: leave `ephemeral` out");
+    }
+    let (store, carved) = store.unzip();
+    let configured = (driver.configure)(&Value::Object(keys), carved).map_err(|mut error| {
         if error.message.starts_with("unknown key") && error.pointer.matches('/').count() == 1 {
             error.message.push_str(&format!("; or a key of every backend: `{}`", host_keys.join("`, `")));
+            if driver.role == Role::Carrying {
+                error.message.push_str("; or `store`");
+            }
         }
         error
     })?;
     let config = BackendConfig {
         name: own.name,
         driver: driver.name,
+        store,
         reach: driver.reach,
         configured,
         nodes: own.nodes,
@@ -118,6 +141,35 @@ fn backend(
         init: own.init,
     };
     Ok((config, own.csi_name))
+}
+
+/// The store of a backend that carries one, with the name of its driver.
+fn store(
+    value: Value,
+    carrier: &DriverEntry,
+    drivers: &[DriverEntry],
+) -> Result<(&'static str, Arc<dyn Configured>), KeyError> {
+    let carving: Vec<_> = drivers.iter().filter(|driver| driver.role == Role::Carving).map(|one| one.name).collect();
+    let those =
+        if carving.is_empty() { "this program has none".into() } else { format!("use {}", carving.join(" or ")) };
+    let Value::Object(mut keys) = value else {
+        return wrong("", format!("`store` must be a map with the key `driver` and that driver's own: {those}"));
+    };
+    let name = match keys.remove("driver") {
+        Some(Value::String(name)) => name,
+        Some(_) => return wrong("/driver", format!("`driver` must be a name: {those}")),
+        None => return wrong("", format!("missing key `driver`: {those}")),
+    };
+    match drivers.iter().find(|driver| driver.name == name) {
+        Some(driver) if driver.role == Role::Carving => {
+            Ok((driver.name, (driver.configure)(&Value::Object(keys), None)?))
+        }
+        Some(_) => wrong(
+            "/driver",
+            format!("volumes of driver {name:?} are no block devices, which {} exports: {those}", carrier.name),
+        ),
+        None => wrong("/driver", format!("unknown driver {name:?}: {those}")),
+    }
 }
 
 /// A plugin and the key that made it.

@@ -1,21 +1,37 @@
 //! The JSON Schema of the file, with the keys of every driver that is compiled in.
 
-use dunnage_driver_api::DriverEntry;
+use dunnage_driver_api::{DriverEntry, Role};
 use serde_json::{Map, Value, json};
 
 use super::file::{BackendKeys, File};
+
+/// The key of a carrying driver's backend that has the store.
+pub(super) const STORE: &str = "store";
 
 /// The JSON Schema (2020-12) of a configuration file with these drivers.
 pub fn schema(drivers: &[DriverEntry]) -> Value {
     let mut schema = schemars::schema_for!(File).to_value();
     let mut host = remove(&mut schema, &["$defs", "BackendKeys"]);
     remove(&mut host, &["properties", "driver"]);
+    let carving: Vec<_> = drivers.iter().filter(|driver| driver.role == Role::Carving).collect();
     for driver in drivers {
         let mut backend = (driver.schema)().to_value();
         for (name, definition) in object(remove(&mut backend, &["$defs"])) {
             schema["$defs"][format!("{}.{name}", driver.name)] = scoped(definition, driver.name);
         }
         backend = scoped(backend, driver.name);
+        if driver.role == Role::Carving {
+            let title = format!("A store with the driver {}", driver.name);
+            schema["$defs"][format!("store.{}", driver.name)] =
+                merged(backend.clone(), &json!({ "required": ["driver"] }), driver.name, &title);
+        }
+        if driver.role == Role::Carrying {
+            let stores: Vec<_> =
+                carving.iter().map(|one| json!({ "$ref": format!("#/$defs/store.{}", one.name) })).collect();
+            let description = "What makes the volumes on the one node in `nodes`: a driver with its keys. Without it the \
+                               backend takes volumes that exist already.";
+            backend["properties"][STORE] = json!({ "description": description, "oneOf": stores });
+        }
         let title = format!("A backend with the driver {}", driver.name);
         schema["$defs"][format!("backend.{}", driver.name)] = merged(backend, &host, driver.name, &title);
     }

@@ -202,6 +202,8 @@ mod tests {
             clones: false,
             modify: false,
             health: false,
+            attachments: false,
+            attach: false,
             node: true,
             stage: true,
             expand_node: true,

@@ -6,6 +6,9 @@
 //! file system or any other known mark never is. It says so no more, durably, before the new file system is mounted for
 //! the first time, so that it never stands beside a user's data.
 //!
+//! A device that other nodes can reach is another matter: what is on it now may be theirs. There the file also names the
+//! [attachment](super::holding) for which it was written, and is believed for that one alone.
+//!
 //! This process may be killed as well, and the program runs on. So the file is locked, and the program holds the lock
 //! until it ends: who finds it taken leaves the device alone.
 //!
@@ -22,11 +25,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dunnage_driver_api::{
-    Bytes, Command, Context, DeviceSource, Error, ErrorKind, FsType, Identity, Result, Tool, VolumeId,
-};
+use dunnage_driver_api::{Bytes, Command, Context, Error, ErrorKind, FsType, Identity, Result, Tool, VolumeId};
 use serde::{Deserialize, Serialize};
 
+use super::holding::{Brought, Holding};
 use super::kernel::Version;
 use super::probe::FileSystem;
 use super::record;
@@ -58,6 +60,20 @@ const VERSION: u32 = 1;
 struct Blank {
     version: u32,
     identity: Identity,
+    /// The attachment that this node had the device by, where other nodes can reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attachment: Option<String>,
+}
+
+/// What an intent says of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Nothing.
+    None,
+    /// That it was blank, and nobody else can have had it since.
+    Blank,
+    /// That it was blank once. Other nodes may have had it since.
+    Doubted,
 }
 
 impl Intent {
@@ -98,12 +114,12 @@ impl Intent {
         }
     }
 
-    /// Whether it was written for this device. A file that was cut short was never followed by a formatting.
+    /// What it says of this device. A file that was cut short was never followed by a formatting.
     ///
     /// # Errors
     /// FailedPrecondition where a later release wrote it: what that means is not known here.
-    pub(super) fn names(&self, identity: &Identity) -> Result<bool> {
-        let Some(mut file) = self.file.as_ref() else { return Ok(false) };
+    pub(super) fn word(&self, source: &Brought) -> Result<Word> {
+        let Some(mut file) = self.file.as_ref() else { return Ok(Word::None) };
         let mut text = Vec::new();
         file.rewind().and_then(|()| file.read_to_end(&mut text)).map_err(|error| self.error("read", error))?;
         if record::is_later(&text, VERSION) {
@@ -112,11 +128,19 @@ impl Intent {
                 self.path.display()
             )));
         }
-        Ok(serde_json::from_slice(&text).is_ok_and(|blank: Blank| blank.identity == *identity))
+        Ok(match serde_json::from_slice::<Blank>(&text) {
+            Ok(blank) if blank.identity == source.identity => match &source.holding {
+                Holding::OfNode => Word::Blank,
+                Holding::Attached { word, .. } if blank.attachment.as_ref() == Some(word) => Word::Blank,
+                Holding::Attached { .. } | Holding::Shared => Word::Doubted,
+            },
+            _ => Word::None,
+        })
     }
 
-    fn write(&mut self, identity: &Identity) -> Result<()> {
-        let text = serde_json::to_vec(&Blank { version: VERSION, identity: identity.clone() })
+    fn write(&mut self, source: &Brought) -> Result<()> {
+        let (identity, attachment) = (source.identity.clone(), source.holding.attachment().map(str::to_owned));
+        let text = serde_json::to_vec(&Blank { version: VERSION, identity, attachment })
             .map_err(|error| Error::internal("cannot write that a device is blank").caused_by(error))?;
         let file = match self.file.take() {
             Some(file) => file,
@@ -165,7 +189,7 @@ impl Intent {
 /// Formats a device that was found blank, or with what an earlier formatting left of it (`again`).
 pub(super) fn format(
     cx: &Context,
-    source: &DeviceSource,
+    source: &Brought,
     size: Bytes,
     fs_type: FsType,
     intent: &mut Intent,
@@ -173,7 +197,7 @@ pub(super) fn format(
 ) -> Result<FileSystem> {
     let command = command(cx, fs_type, source.reads_zero, again)?.arg(&source.path).timeout(TIMEOUT);
     if !again {
-        intent.write(&source.identity)?;
+        intent.write(source)?;
     }
     let command = command.holding(intent.held()?);
     let ran = cx.commands.run(&command);
@@ -238,7 +262,7 @@ fn tool_version(cx: &Context, tool: Tool) -> Result<Option<Version>> {
 
 #[cfg(test)]
 mod tests {
-    use dunnage_driver_api::{Generation, InstanceId, VolumeKey};
+    use dunnage_driver_api::{DeviceSource, Generation, InstanceId, ReleaseRecord, VolumeKey};
 
     use super::*;
 
@@ -257,20 +281,31 @@ mod tests {
         assert_eq!(profile(Version(6, 1), Version(6, 18)), None);
     }
 
-    #[test]
-    fn an_intent_is_only_for_the_device_it_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let volume = VolumeId {
+    fn brought(identity: &str, holding: Holding) -> Brought {
+        let (device, release) = (tempfile::tempfile().unwrap(), ReleaseRecord::new(&()).unwrap());
+        let source = DeviceSource::new(device, "/dev/test".into(), Identity(identity.into()), release);
+        Brought { source, holding }
+    }
+
+    fn volume() -> VolumeId {
+        VolumeId {
             instance: InstanceId::random().unwrap(),
             key: VolumeKey::of_name("v"),
             generation: Generation::random().unwrap(),
-        };
+        }
+    }
+
+    #[test]
+    fn an_intent_is_only_for_the_device_it_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = volume();
         let settled = || Intent::settled(folder.path(), &volume, Instant::now());
-        let (own, other) = (Identity("a".into()), Identity("b".into()));
+        let (own, other) = (brought("a", Holding::OfNode), brought("b", Holding::OfNode));
+        let says = |intent: &Intent, source: &Brought| intent.word(source).unwrap();
         let mut intent = settled().unwrap();
-        assert!(!intent.names(&own).unwrap());
+        assert_eq!(says(&intent, &own), Word::None);
         intent.write(&own).unwrap();
-        assert!(intent.names(&own).unwrap() && !intent.names(&other).unwrap());
+        assert_eq!((says(&intent, &own), says(&intent, &other)), (Word::Blank, Word::None));
         let error = settled().unwrap_err();
         assert!(error.to_string().contains("still being formatted"), "{error}");
 
@@ -279,9 +314,9 @@ mod tests {
         settled().unwrap_err();
         drop(program);
         let mut left = settled().unwrap();
-        assert!(left.names(&own).unwrap());
+        assert_eq!(says(&left, &own), Word::Blank);
         left.write(&other).unwrap();
-        assert!(left.names(&other).unwrap() && !left.names(&own).unwrap());
+        assert_eq!((says(&left, &other), says(&left, &own)), (Word::Blank, Word::None));
         drop(left);
 
         // The power failed after it was removed, and its name is there again.
@@ -290,14 +325,38 @@ mod tests {
         let mut intent = settled().unwrap();
         intent.remove().unwrap();
         intent.remove().unwrap();
-        assert!(!path.exists() && !intent.names(&other).unwrap());
+        assert!(!path.exists() && says(&intent, &other) == Word::None);
         fs::rename(&kept, &path).unwrap();
-        assert!(!settled().unwrap().names(&other).unwrap());
+        assert_eq!(says(&settled().unwrap(), &other), Word::None);
 
         fs::write(&path, "{\"vers").unwrap();
         let mut intent = settled().unwrap();
-        assert!(!intent.names(&own).unwrap());
+        assert_eq!(says(&intent, &own), Word::None);
         intent.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn of_a_device_that_others_reach_an_intent_is_believed_for_its_attachment_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = volume();
+        let by = |word: &str| Holding::Attached { word: word.into(), read_only: false };
+        let attached = |word: &str| brought("a", by(word));
+        let written = |source: &Brought| {
+            let mut intent = Intent::settled(folder.path(), &volume, Instant::now()).unwrap();
+            intent.write(source).unwrap();
+            intent
+        };
+        let intent = written(&attached("first"));
+        assert_eq!(intent.word(&attached("first")).unwrap(), Word::Blank);
+        assert_eq!(intent.word(&attached("second")).unwrap(), Word::Doubted);
+        assert_eq!(intent.word(&brought("a", Holding::Shared)).unwrap(), Word::Doubted);
+        assert_eq!(intent.word(&brought("b", by("first"))).unwrap(), Word::None);
+        drop(intent);
+        for source in [brought("a", Holding::Shared), brought("a", Holding::OfNode)] {
+            let intent = written(&source);
+            assert_eq!(intent.word(&attached("first")).unwrap(), Word::Doubted);
+            assert_eq!(intent.word(&brought("a", Holding::Shared)).unwrap(), Word::Doubted);
+        }
     }
 }

@@ -4,13 +4,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{
-    Context, Error, ErrorKind, Node, ReleaseRecord, Result, Source, SourceRequest, Staging, StagingPath, VolumeId,
+    Context, Error, ErrorKind, ReleaseRecord, Result, Source, SourceRequest, Staging, StagingPath, VolumeId,
 };
 
 use super::options::{Attributes, Options};
 use super::place::{self, Kind, Place, Seen};
 use super::record::{Asked, Published, Record, Stage};
-use super::request::PublishVolume;
+use super::request::{NodeHalf, PublishVolume};
 use super::root::Root;
 use super::stage::{Contexts, IfBlank, options_of};
 use super::uses::published;
@@ -23,7 +23,7 @@ const MOUNTED: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy)]
 struct Call<'a> {
     cx: &'a Context,
-    node: &'a dyn Node,
+    half: NodeHalf<'a>,
     request: &'a PublishVolume,
     options: &'a Options,
     asked: &'a Asked,
@@ -35,7 +35,7 @@ impl Engine {
     /// # Errors
     /// AlreadyExists where it is there with other arguments; FailedPrecondition where it is not staged, where a mode
     /// forbids a further target, and where something else is in the way.
-    pub fn publish(&self, cx: &Context, node: &dyn Node, staging: Staging, request: &PublishVolume) -> Result<()> {
+    pub fn publish(&self, cx: &Context, half: NodeHalf<'_>, staging: Staging, request: &PublishVolume) -> Result<()> {
         let options = options_of(&request.capability)?;
         let asked = Asked::new(&request.capability, &options, request.readonly);
         let mut record = self.records.load(&request.volume)?;
@@ -48,7 +48,7 @@ impl Engine {
         }
         self.forget_gone_targets(&mut record)?;
         check_other_targets(&record, request, &asked)?;
-        let call = Call { cx, node, request, options: &options, asked: &asked };
+        let call = Call { cx, half, request, options: &options, asked: &asked };
         let (mount, served) = match staging {
             Staging::None => self.mount_of_source(call)?,
             Staging::Needed => (self.mount_of_stage(call, &mut record)?, false),
@@ -94,7 +94,7 @@ impl Engine {
     /// A mount of a volume that is not staged, which is made anew for each target; and whether a server on the network has
     /// what is mounted.
     fn mount_of_source(&self, call: Call<'_>) -> Result<(OwnedFd, bool)> {
-        let Call { cx, node, request, options, asked } = call;
+        let Call { cx, half, request, options, asked } = call;
         if asked.block {
             return Err(Error::precondition(format!(
                 "volume {} is a directory and cannot be a raw block device: ask for mount access",
@@ -104,7 +104,7 @@ impl Engine {
         let keep = |_: &ReleaseRecord| Err(Error::internal("a volume that is not staged has no release record"));
         let wanted =
             SourceRequest::new(&request.volume, &keep).with_contexts(&request.volume_context, &request.publish_context);
-        match node.source(cx, &wanted)? {
+        match half.node.source(cx, &wanted)? {
             Source::Directory(source) => {
                 let attributes = options.of_mount_alone()?.read_only(asked.is_read_only());
                 Ok((directory::copy_of(&source, attributes)?, false))
@@ -148,10 +148,10 @@ impl Engine {
     /// The driver is asked for the device again: of the one in the record only the number is known, and a number may
     /// have come to be another device's.
     fn mount_of_device(&self, call: Call<'_>, record: &mut Record, stage: Stage) -> Result<OwnedFd> {
-        let Call { cx, node, request, asked, .. } = call;
+        let Call { cx, half, request, asked, .. } = call;
         let contexts = Contexts { volume: &request.volume_context, publish: &request.publish_context };
         let begun = |release: &ReleaseRecord, _: Option<Stage>| Stage { release: release.clone(), ..stage.clone() };
-        let source = self.source(cx, node, record, &contexts, &begun)?;
+        let source = self.source(cx, half, record, &contexts, &begun)?;
         let device = source.device.try_clone().map_err(|error| Error::io("cannot hold the device", error))?;
         record.stage = Some(begun(&source.release, None));
         self.mount_source(cx, record, source, None, &Options::default(), IfBlank::Refuse)?;
@@ -198,11 +198,11 @@ impl Engine {
     /// Mounts a staged volume again whose mount is gone, from the record of this boot: the same device, never formatted.
     /// Its own options are those of this publish, which are the same; those of a mount each target has for itself.
     fn mend(&self, call: Call<'_>, record: &mut Record, stage: &Stage) -> Result<()> {
-        let Call { cx, node, request, options, .. } = call;
+        let Call { cx, half, request, options, .. } = call;
         let (place, _) = self.staging_place(stage.path.as_path())?;
         let contexts = Contexts { volume: &request.volume_context, publish: &request.publish_context };
         let begun = |release: &ReleaseRecord, _: Option<Stage>| Stage { release: release.clone(), ..stage.clone() };
-        let source = self.source(cx, node, record, &contexts, &begun)?;
+        let source = self.source(cx, half, record, &contexts, &begun)?;
         record.stage = Some(begun(&source.release, None));
         let mounted = stage.device.as_ref().and_then(|device| device.filesystem.as_ref());
         let read_only = mounted.is_some_and(|mounted| mounted.read_only);

@@ -61,6 +61,9 @@ pub(super) struct Device {
     pub(super) identity: Identity,
     /// Whether it came read-only from its driver: then it is never made writable.
     pub(super) read_only: bool,
+    /// Whether it was made so here, for the attachment: then that is undone before the device is given back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) made_read_only: bool,
     /// What is mounted at the staging path; nothing for a raw block volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) filesystem: Option<Mounted>,

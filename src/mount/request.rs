@@ -2,10 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use dunnage_driver_api::{Context, ReleaseRecord, Result, StagingPath, TargetPath, VolumeCapability, VolumeId};
+use dunnage_driver_api::{
+    Context, Node, Reach, ReleaseRecord, Result, StagingPath, TargetPath, VolumeCapability, VolumeId,
+};
 
 /// How a driver undoes a source, from its record alone: [`Driver::release`](dunnage_driver_api::Driver::release).
 pub type Release<'a> = &'a dyn Fn(&Context, &ReleaseRecord) -> Result<()>;
+
+/// The node half of a backend, as the engine asks it.
+#[derive(Clone, Copy)]
+pub struct NodeHalf<'a> {
+    /// Brings its volumes.
+    pub node: &'a dyn Node,
+    /// From where they can be used: what other nodes can reach is not this node's alone.
+    pub reach: Reach,
+}
 
 /// A checked NodeStageVolume.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -6,20 +6,24 @@ use std::path::Path;
 use std::time::Instant;
 
 use dunnage_driver_api::{
-    Access, Context, DeviceSource, Error, ErrorKind, FsType, Node, ReleaseRecord, Result, Source, SourceRequest,
-    VolumeCapability, VolumeId,
+    Access, Context, Error, ErrorKind, FsType, ReleaseRecord, Result, Source, SourceRequest, VolumeCapability, VolumeId,
 };
 
 use super::device::DeviceNumber;
-use super::format::{self, Intent};
+use super::format::{self, Intent, Word};
+use super::holding::{Brought, Holding};
 use super::options::Options;
 use super::place::{Kind, Place, Seen};
 use super::probe::{FileSystem, Probe, probe};
 use super::record::{Asked, Device, Mounted, Record, Stage};
-use super::request::{Release, StageVolume};
+use super::request::{NodeHalf, Release, StageVolume};
 use super::root::Root;
 use super::uses::published;
 use super::{Engine, check, filesystem, grow};
+
+/// Of a device whose formatting was cut off here, and that another node may have used since.
+const DOUBTED: &str = "a formatting of it was cut off on this node, and another node may have written to it since, so it is not \
+                       formatted again; if nothing on it is of use, wipe the device with blkdiscard -z";
 
 /// What an orchestrator passes on from the calls before.
 pub(super) struct Contexts<'a> {
@@ -42,7 +46,7 @@ impl Engine {
     /// # Errors
     /// AlreadyExists where it is staged elsewhere or as something else; FailedPrecondition where something of somebody
     /// else's is at the path or on the device. After an error the device is given back, or found by the next attempt.
-    pub fn stage(&self, cx: &Context, node: &dyn Node, release: Release<'_>, request: &StageVolume) -> Result<()> {
+    pub fn stage(&self, cx: &Context, half: NodeHalf<'_>, release: Release<'_>, request: &StageVolume) -> Result<()> {
         let options = options_of(&request.capability)?;
         let asked = Asked::new(&request.capability, &options, false);
         let mut record = self.records.load(&request.volume)?;
@@ -71,7 +75,7 @@ impl Engine {
             device: before.and_then(|before| before.device),
         };
         let contexts = Contexts { volume: &request.volume_context, publish: &request.publish_context };
-        let staged = self.source(cx, node, &record, &contexts, &begun).and_then(|source| {
+        let staged = self.source(cx, half, &record, &contexts, &begun).and_then(|source| {
             let stage = begun(&source.release, record.stage.take());
             let undo = stage.device.is_none().then(|| stage.release.clone());
             record.stage = Some(stage);
@@ -121,11 +125,11 @@ impl Engine {
     pub(super) fn source(
         &self,
         cx: &Context,
-        node: &dyn Node,
+        half: NodeHalf<'_>,
         record: &Record,
         contexts: &Contexts<'_>,
         begun: &dyn Fn(&ReleaseRecord, Option<Stage>) -> Stage,
-    ) -> Result<DeviceSource> {
+    ) -> Result<Brought> {
         let kept = record.stage.as_ref().map(|stage| &stage.release);
         let keep = |release: &ReleaseRecord| {
             let mut kept = record.clone();
@@ -134,7 +138,7 @@ impl Engine {
         };
         let request =
             SourceRequest::new(&record.volume, &keep).with_contexts(contexts.volume, contexts.publish).with_kept(kept);
-        let Source::Device(source) = node.source(cx, &request)? else {
+        let Source::Device(source) = half.node.source(cx, &request)? else {
             return Err(Error::internal("the driver gave no device for a volume that it wants staged"));
         };
         match record.stage.as_ref().and_then(|stage| stage.device.as_ref()) {
@@ -142,7 +146,7 @@ impl Engine {
                 "volume {} was staged from device {:?} and is now on device {:?}: unstage it first",
                 record.volume, device.identity.0, source.identity.0
             ))),
-            _ => Ok(source),
+            _ => Ok(Brought { source, holding: Holding::new(half.reach, contexts.publish) }),
         }
     }
 
@@ -152,7 +156,7 @@ impl Engine {
         &self,
         cx: &Context,
         record: &mut Record,
-        source: DeviceSource,
+        source: Brought,
         place: Option<&Place>,
         options: &Options,
         if_blank: IfBlank,
@@ -161,24 +165,33 @@ impl Engine {
         let volume = record.volume.to_string();
         let Some(stage) = &mut record.stage else { return Err(Error::internal("the stage was not begun")) };
         let number = DeviceNumber::of(&source)?;
-        let read_only = match &stage.device {
-            Some(device) => device.read_only,
-            None => number.is_read_only()?,
-        };
+        let before = stage.device.as_ref();
+        let is_read_only = number.is_read_only()?;
+        let make_read_only = source.holding.is_read_only() && !is_read_only;
+        let made_read_only = make_read_only || before.is_some_and(|device| device.made_read_only);
+        let read_only = made_read_only || before.map_or(is_read_only, |device| device.read_only);
         let device = Device {
             path: source.path.clone(),
             number,
             identity: source.identity.clone(),
             read_only,
+            made_read_only,
             filesystem: None,
         };
         let Some(place) = place else {
             // From here on bytes of no known form are the workload's.
             Intent::settled(&self.folder, &record.volume, cx.deadline)?.remove()?;
+            if make_read_only {
+                source.make_read_only()?;
+            }
             stage.device = Some(device);
             return self.records.store(record);
         };
         let found = self.filesystem_on(cx, &record.volume, &source, number, stage.asked.fs_type, if_blank)?;
+        if make_read_only {
+            // A mount that is read-only writes all the same: a log is replayed.
+            source.make_read_only()?;
+        }
         let read_only = stage.asked.is_read_only() || options.attributes.is_read_only() || read_only;
         if !read_only && !in_use {
             check::mend(cx, &source.path, &found)?;
@@ -210,7 +223,7 @@ impl Engine {
         &self,
         cx: &Context,
         volume: &VolumeId,
-        source: &DeviceSource,
+        source: &Brought,
         number: DeviceNumber,
         wanted: Option<FsType>,
         if_blank: IfBlank,
@@ -220,13 +233,20 @@ impl Engine {
         let holds = |what: String, remedy: &str| {
             Err(Error::precondition(format!("{} holds {what}: {remedy}", source.path.display())).with("volume", volume))
         };
+        if !source.blank {
+            source.forget_cached()?;
+        }
         // The intent needs no look where the device is blank: one that names it is written anew.
         let found = if source.blank { Probe::Blank } else { probe(&source.device, &source.path, size)? };
         let again = match found {
             Probe::FileSystem(found) if wanted.is_none_or(|wanted| wanted == found.fs_type) => {
-                if !intent.names(&source.identity)? || check::is_whole(cx, &source.path, &found)? {
+                let word = intent.word(source)?;
+                if word == Word::None || check::is_whole(cx, &source.path, &found)? {
                     intent.remove()?;
                     return Ok(found);
+                }
+                if word == Word::Doubted {
+                    return holds(format!("an {} file system that is not whole", found.fs_type), DOUBTED);
                 }
                 true
             }
@@ -238,10 +258,18 @@ impl Engine {
                 return holds("nothing, where a file system was".into(), "its data is lost, or this is another device");
             }
             Probe::Blank => false,
-            Probe::Unknown(_) if if_blank == IfBlank::Format && intent.names(&source.identity)? => true,
             Probe::Unknown(offset) => {
                 let what = format!("data of no known form (the first at byte {offset})");
-                return holds(what, "it is not formatted; if it may be lost, wipe the device with blkdiscard -z");
+                match intent.word(source)? {
+                    Word::Blank if if_blank == IfBlank::Format => true,
+                    Word::Doubted => return holds(what, DOUBTED),
+                    _ => {
+                        return holds(
+                            what,
+                            "it is not formatted; if it may be lost, wipe the device with blkdiscard -z",
+                        );
+                    }
+                }
             }
         };
         number.wait_until_free(&source.path, Instant::now())?;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use linux_raw_sys::general::mount_attr;
-use linux_raw_sys::ioctl::{BLKROSET, BTRFS_IOC_RESIZE, EXT4_IOC_RESIZE_FS, FIFREEZE, FITHAW};
+use linux_raw_sys::ioctl::{BLKFLSBUF, BLKROSET, BTRFS_IOC_RESIZE, EXT4_IOC_RESIZE_FS, FIFREEZE, FITHAW};
 use rustix::ioctl::{Getter, IntegerSetter, Opcode, Setter, ioctl, opcode};
 
 /// Changes the attributes and the propagation of one mount, attached or not, in one step (mount_setattr(2)).
@@ -31,6 +31,14 @@ pub(super) fn set_device_read_only(device: impl AsFd, read_only: bool) -> io::Re
     const OPCODE: Opcode = BLKROSET as Opcode;
     // SAFETY: BLKROSET reads one int through its argument.
     unsafe { ioctl(device, Setter::<OPCODE, libc::c_int>::new(read_only.into()))? };
+    Ok(())
+}
+
+/// Has the kernel write out and forget what it holds of a block device.
+pub(super) fn forget_cached(device: impl AsFd) -> io::Result<()> {
+    const OPCODE: Opcode = BLKFLSBUF as Opcode;
+    // SAFETY: BLKFLSBUF ignores its argument.
+    unsafe { ioctl(device, IntegerSetter::<OPCODE>::new_usize(0))? };
     Ok(())
 }
 

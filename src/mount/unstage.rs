@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{Context, Error, Result, StagingPath, VolumeId};
 
-use super::Engine;
 use super::format::Intent;
 use super::place::Place;
 use super::record::{Record, Stage};
 use super::request::Release;
 use super::uses::published;
+use super::{Engine, sys};
 
 /// How long a file system may take to end after its last unmount: it writes out what it holds.
 const SUPERBLOCK: Duration = Duration::from_secs(60);
@@ -74,6 +74,12 @@ impl Engine {
         // A flag of a read-only publish would stay on the device for whoever gets it next.
         record.published.clear();
         self.settle_device(&record)?;
+        if let Some(device) = stage.device.as_ref().filter(|device| device.made_read_only && device.number.exists()) {
+            let failed = |error| Error::io(format!("cannot make {} writable again", device.path.display()), error);
+            if let Some(opened) = device.number.open(&device.path, false).map_err(|error| failed(error.into()))? {
+                sys::set_device_read_only(opened, false).map_err(failed)?;
+            }
+        }
         release(cx, &stage.release)?;
         if let Some(place) = place.filter(|_| stage.made) {
             place.remove()?;

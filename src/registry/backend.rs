@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use dunnage_driver_api::{
     Access, Backend, BackendName, Commands, Configured, Context, Error, ErrorKind, Health, HealthFinding, HealthStatus,
-    Node, Parameters, Reach, ReleaseRecord, Result, Staging, Volume, VolumeCapability, VolumeId, VolumeKey, Volumes,
+    Parameters, Reach, ReleaseRecord, Result, Staging, Volume, VolumeCapability, VolumeId, VolumeKey, Volumes,
 };
 
 use crate::config::{BlockSize, Ephemeral};
+use crate::mount::NodeHalf;
 use crate::operations::{Failure, Key, Lane, Workers};
 use crate::telemetry::Waits;
 
@@ -123,8 +124,9 @@ impl ServedBackend {
     ///
     /// # Errors
     /// [`Unsupported`](dunnage_driver_api::ErrorKind::Unsupported) where the backend has none.
-    pub fn node(&self) -> Result<(&dyn Node, Staging)> {
-        self.backend.node.as_ref().map(|(node, staging)| (node.as_ref(), *staging)).ok_or_else(|| {
+    pub fn node(&self) -> Result<(NodeHalf<'_>, Staging)> {
+        let half = |node| NodeHalf { node, reach: self.backend.reach };
+        self.backend.node.as_ref().map(|(node, staging)| (half(node.as_ref()), *staging)).ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, format!("backend {} brings no volume to a node", self.name))
         })
     }
@@ -143,6 +145,14 @@ impl ServedBackend {
         if self.backend.reach == Reach::Node && !capability.mode.is_single_node() {
             return Err(Error::invalid(format!(
                 "access mode {} is not possible: volumes of backend {} are on one node alone; use a SINGLE_NODE mode",
+                capability.mode, self.name
+            )));
+        }
+        let is_device = matches!(self.backend.node, Some((_, Staging::Needed)));
+        if is_device && capability.access != Access::Block && !capability.mode.is_single_node() {
+            return Err(Error::invalid(format!(
+                "access mode {} is not possible with mount access: a volume of backend {} is a block device, whose file \
+                 system several nodes would destroy; use a SINGLE_NODE mode, or block access",
                 capability.mode, self.name
             )));
         }

@@ -33,8 +33,12 @@ pub struct Offers {
     pub modify: bool,
     /// GET_VOLUME_HEALTH and LIST_VOLUME_HEALTH of the controller.
     pub health: bool,
+    /// PUBLISH_READONLY and LIST_VOLUMES_PUBLISHED_NODES: what is attached is known of each volume.
+    pub attachments: bool,
     /// The node service, with statistics and health.
     pub node: bool,
+    /// A need: PUBLISH_UNPUBLISH_VOLUME.
+    pub attach: bool,
     /// A need: STAGE_UNSTAGE_VOLUME.
     pub stage: bool,
     /// A need: EXPAND_VOLUME of the node.
@@ -62,6 +66,8 @@ impl Offers {
             clones: controller && backend.create.is_some() && backend.clones,
             modify: controller && backend.modify.is_some(),
             health: controller && backend.health.is_some(),
+            attachments: controller && backend.attach.is_some(),
+            attach: controller && backend.attach.is_some(),
             node: node_half.is_some(),
             stage,
             expand_node: stage && backend.expand.is_some(),
@@ -83,6 +89,8 @@ impl Offers {
             clones: self.clones && other.clones,
             modify: self.modify && other.modify,
             health: self.health && other.health,
+            attachments: self.attachments && other.attachments,
+            attach: self.attach || other.attach,
             node: self.node && other.node,
             stage: self.stage || other.stage,
             expand_node: self.expand_node || other.expand_node,
@@ -112,8 +120,10 @@ impl Offers {
             ("CLONE_VOLUME", self.clones, shared.clones),
             ("MODIFY_VOLUME", self.modify, shared.modify),
             ("GET_VOLUME_HEALTH of the controller", self.health, shared.health),
+            ("PUBLISH_READONLY and LIST_VOLUMES_PUBLISHED_NODES", self.attachments, shared.attachments),
             ("the node service", self.node, shared.node),
             // Needs the other way round: to be spared a step is an offer too.
+            ("to be used without attaching", self.controller && !self.attach, !shared.attach),
             ("to be published without staging", self.node && !self.stage, !shared.stage),
         ]
         .into_iter()
@@ -133,6 +143,7 @@ impl fmt::Display for Offers {
             ("clones", self.clones),
             ("modify", self.modify),
             ("health", self.health),
+            ("attach", self.attach),
             ("node", self.node),
             ("stage", self.stage),
             ("constraints", self.constraints),
@@ -157,6 +168,8 @@ mod tests {
         clones: true,
         modify: true,
         health: true,
+        attachments: true,
+        attach: true,
         node: true,
         stage: true,
         expand_node: true,
@@ -170,6 +183,16 @@ mod tests {
         assert_eq!(shared, Offers { expand: false, ..ALL });
         assert_eq!(ALL.lost_in(shared).collect::<Vec<_>>(), ["EXPAND_VOLUME"]);
         assert_eq!(plain.lost_in(shared).collect::<Vec<_>>(), ["to be published without staging"]);
+    }
+
+    #[test]
+    fn a_plugin_needs_attaching_as_soon_as_one_backend_does_and_tells_of_it_where_all_do() {
+        let without = Offers { attachments: false, attach: false, ..ALL };
+        let shared = ALL.shared_with(without);
+        assert_eq!(shared, Offers { attachments: false, ..ALL });
+        assert_eq!(ALL.lost_in(shared).collect::<Vec<_>>(), ["PUBLISH_READONLY and LIST_VOLUMES_PUBLISHED_NODES"]);
+        assert_eq!(without.lost_in(shared).collect::<Vec<_>>(), ["to be used without attaching"]);
+        assert!(without.can_join(shared) && !ALL.can_join(without));
     }
 
     #[test]

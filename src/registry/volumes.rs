@@ -77,7 +77,7 @@ impl ServedBackend {
     /// Removes the volume; succeeds where it is gone already. One that is only staged on this node is unstaged first.
     ///
     /// # Errors
-    /// [`ErrorKind::FailedPrecondition`] where it is published on this node.
+    /// [`ErrorKind::FailedPrecondition`] where it is published on this node, or attached to any.
     pub fn delete(&self, cx: &Context, engine: Option<&Engine>, id: &VolumeId) -> Result<()> {
         let create = self.backend.create.as_ref().ok_or_else(|| unsupported("removes no volumes"))?;
         let found = || match self.volume(cx, id) {
@@ -94,6 +94,7 @@ impl ServedBackend {
                 volume
             }
         };
+        self.refuse_attached(cx, &volume).map_err(|error| error.with("volume", id))?;
         if let Some(engine) = engine {
             let uses = engine.uses(id)?;
             if let Some(target) = uses.published.first() {

@@ -110,7 +110,8 @@ impl Shared {
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         let configured = backend.configured.clone();
-        self.change_at(call, configured, keys, lane, fields, move |shared, cx| work(shared, &backend, cx)).await
+        let work = move |shared: &Self, cx: &Context| work(shared, &backend, &backend.seen(cx));
+        self.change_at(call, configured, keys, lane, fields, work).await
     }
 
     /// Runs what takes a volume away from this node, as [`change`](Self::change) does, also where the store of its

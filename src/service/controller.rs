@@ -12,9 +12,9 @@ use tonic::{Request, Response, Status};
 use super::call::{Answer, Call, refused};
 use super::{Services, Shared, capabilities, list, snapshots, volume_health};
 use crate::operations::{Key, Keys, Lane};
-use crate::registry::{Offers, ServedBackend};
+use crate::registry::{AttachTo, Offers, ServedBackend};
 use crate::status;
-use crate::wire::{self, VolumeHandle};
+use crate::wire::{self, DetachFrom, VolumeHandle};
 
 #[tonic::async_trait]
 impl Controller for Services {
@@ -69,6 +69,53 @@ impl Controller for Services {
         Ok(Response::new(csi::DeleteVolumeResponse {}))
     }
 
+    async fn controller_publish_volume(
+        &self,
+        request: Request<csi::ControllerPublishVolumeRequest>,
+    ) -> Answer<csi::ControllerPublishVolumeResponse> {
+        let shared = self.offering(self.0.plugin.offers.attach, "ControllerPublishVolume")?;
+        let call = Call::of("ControllerPublishVolume", &request);
+        let wire::Attach { volume, node, capability, readonly, volume_context, secrets } =
+            wire::attach(request.into_inner()).map_err(refused)?;
+        let id = volume.ours().map_err(refused)?;
+        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
+        let (key, fields) = (id.key.clone(), (id.clone(), node.clone(), capability.clone(), readonly));
+        let context = shared
+            .change(call.with_secrets(secrets), backend, &key, &fields, move |_, backend, cx| {
+                let volume = backend.volume(cx, &id)?;
+                has_context(&volume, &volume_context)?;
+                let attached = backend.attach(cx, &volume, AttachTo { node, capability, readonly });
+                attached.map_err(|error| error.with("volume", &id))
+            })
+            .await?;
+        let publish_context = context.into_iter().collect();
+        Ok(Response::new(csi::ControllerPublishVolumeResponse { publish_context }))
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        request: Request<csi::ControllerUnpublishVolumeRequest>,
+    ) -> Answer<csi::ControllerUnpublishVolumeResponse> {
+        let shared = self.offering(self.0.plugin.offers.attach, "ControllerUnpublishVolume")?;
+        let call = Call::of("ControllerUnpublishVolume", &request);
+        let wire::Detach { volume, from, secrets } = wire::detach(request.into_inner()).map_err(refused)?;
+        let done = Ok(Response::new(csi::ControllerUnpublishVolumeResponse {}));
+        let VolumeHandle::Ours(id) = volume else { return done };
+        let backend = shared.plugin.backend_of(&id).map_err(refused)?;
+        let node = match &from {
+            DetachFrom::All => None,
+            DetachFrom::Node(node) => Some(node.clone()),
+            DetachFrom::Unknown => return done,
+        };
+        let (key, fields) = (id.key.clone(), (id.clone(), from));
+        shared
+            .change(call.with_secrets(secrets), backend, &key, &fields, move |_, backend, cx| {
+                backend.detach(cx, &id, node.as_ref()).map_err(|error| error.with("volume", &id))
+            })
+            .await?;
+        done
+    }
+
     async fn validate_volume_capabilities(
         &self,
         request: Request<csi::ValidateVolumeCapabilitiesRequest>,
@@ -113,10 +160,15 @@ impl Controller for Services {
         let id = wire::volume_handle(request.into_inner().volume_id).and_then(VolumeHandle::ours).map_err(refused)?;
         let backend = shared.plugin.backend_of(&id).map_err(refused)?;
         let (served, key) = (backend.clone(), id.key.clone());
-        let volume = shared.read(call, backend, Some(&key), move |_, backend, cx| backend.volume(cx, &id)).await?;
+        let look = move |_: &Shared, backend: &ServedBackend, cx: &Context| {
+            let volume = backend.volume(cx, &id)?;
+            let published_node_ids = backend.attached_nodes(cx, &volume)?;
+            Ok((volume, published_node_ids))
+        };
+        let (volume, published_node_ids) = shared.read(call, backend, Some(&key), look).await?;
         Ok(Response::new(csi::ControllerGetVolumeResponse {
             volume: Some(shared.volume_to_wire(&served, &volume)),
-            status: Some(Default::default()),
+            status: Some(csi::controller_get_volume_response::VolumeStatus { published_node_ids }),
         }))
     }
 

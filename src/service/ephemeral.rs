@@ -31,6 +31,12 @@ fn allowed(backend: &ServedBackend, request: &EphemeralRequest) -> Result<Create
             backend.name
         ))
     })?;
+    if backend.backend.attach.is_some() {
+        return Err(Error::precondition(format!(
+            "backend {} makes no volumes for pods: its volumes are attached by the controller before a node uses them",
+            backend.name
+        )));
+    }
     if let Some(name) = request.parameters.pairs().keys().find(|name| !policy.parameters.contains(*name)) {
         short("the name of an attribute", name)?;
         let allowed =

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_csi_proto::csi::v1::list_volumes_response::Entry;
-use dunnage_driver_api::{Context, Error, InstanceId, Result, VolumeKey};
+use dunnage_csi_proto::csi::v1::list_volumes_response::{Entry, VolumeStatus};
+use dunnage_driver_api::{Context, Error, InstanceId, Result, Volume, VolumeKey};
 use prost::Message;
 use tonic::Status;
 
@@ -33,8 +33,13 @@ pub(super) async fn volumes(
         let limit = room.min(CHUNK);
         let found = backend.volumes()?.list(cx, after, limit)?;
         let more_after = found.last().filter(|_| found.len() == limit).map(|volume| volume.key.clone());
-        let entry = |volume| Entry { volume: Some(shared.volume_to_wire(backend, &volume)), status: None };
-        let entries = found.into_iter().map(|volume| (volume.key.clone(), entry(volume))).collect();
+        let attaches = backend.backend.attach.is_some();
+        let entry = |volume: Volume| {
+            let published_node_ids = backend.attached_nodes(cx, &volume)?;
+            let status = attaches.then_some(VolumeStatus { published_node_ids });
+            Ok((volume.key.clone(), Entry { volume: Some(shared.volume_to_wire(backend, &volume)), status }))
+        };
+        let entries = found.into_iter().map(entry).collect::<Result<_>>()?;
         Ok(Looked { entries, more_after })
     };
     let (entries, next_token) = pages(shared, call, Page::new(max_entries), start, |_| true, look).await?;

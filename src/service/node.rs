@@ -2,7 +2,7 @@
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::node_server::Node;
-use dunnage_driver_api::{Error, Staging};
+use dunnage_driver_api::{Error, NodeId, Staging};
 use tonic::{Request, Response};
 
 use super::call::{Answer, Call, refused};
@@ -179,8 +179,8 @@ impl Node for Services {
         let capacity = shared
             .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
                 let volume = backend.volume_where_known(cx, &id)?;
-                let (node, _) = backend.node()?;
-                let grown = shared.engine()?.expand(cx, node, &id, path.as_path(), capacity)?;
+                let (half, _) = backend.node()?;
+                let grown = shared.engine()?.expand(cx, half.node, &id, path.as_path(), capacity)?;
                 Ok(grown.or(volume.map(|volume| volume.capacity)).unwrap_or_default())
             })
             .await?;
@@ -199,7 +199,7 @@ impl Node for Services {
     async fn node_get_info(&self, _: Request<csi::NodeGetInfoRequest>) -> Answer<csi::NodeGetInfoResponse> {
         let shared = self.offering(self.0.plugin.offers.node, "NodeGetInfo")?;
         Ok(Response::new(csi::NodeGetInfoResponse {
-            node_id: shared.node.to_string(),
+            node_id: NodeId::of(&shared.node).to_string(),
             max_volumes_per_node: 0,
             accessible_topology: shared.plugin.offers.constraints.then(|| shared.segment.to_wire()),
         }))

@@ -1,5 +1,6 @@
 //! The way of a request on stores in memory.
 
+mod attach;
 mod fake;
 mod snapshot_metadata;
 mod snapshots;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_driver_api::{
-    Access, BackendName, CapacityRange, CreateVolume, Error, Fingerprint, Parameters, Result, Secrets, SourceId,
-    VolumeCapability,
+    Access, BackendName, CapacityRange, CreateVolume, Error, ErrorKind, Fingerprint, NodeId, Parameters, Result,
+    Secrets, SourceId, VolumeCapability,
 };
 
 use super::capability::{capabilities, capability};
@@ -140,6 +140,92 @@ pub fn modify_volume(wire: csi::ControllerModifyVolumeRequest) -> Result<Modify>
         return Err(missing("mutable_parameters"));
     }
     Ok(Modify { volume, parameters, secrets: limits::secrets(wire.secrets)? })
+}
+
+/// A checked ControllerPublishVolume.
+#[derive(Debug, Clone)]
+pub struct Attach {
+    /// The volume.
+    pub volume: VolumeHandle,
+    /// The node that is to use it.
+    pub node: NodeId,
+    /// How it is to be used.
+    pub capability: VolumeCapability,
+    /// Whether the node may not write.
+    pub readonly: bool,
+    /// What is thought to be the volume's context, without the orchestrator's own keys; empty where the request does not say.
+    pub volume_context: BTreeMap<String, String>,
+    /// For the driver alone.
+    pub secrets: Secrets,
+}
+
+/// The most bytes of a node_id.
+const NODE_ID: usize = 256;
+
+/// A checked ControllerPublishVolumeRequest.
+///
+/// # Errors
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is missing or malformed;
+/// [`NotFound`](dunnage_driver_api::ErrorKind::NotFound) for a node that is none of ours.
+pub fn attach(wire: csi::ControllerPublishVolumeRequest) -> Result<Attach> {
+    let volume = volume_handle(wire.volume_id)?;
+    passing("volume_context", &wire.volume_context)?;
+    if wire.node_id.is_empty() {
+        return Err(missing("node_id"));
+    }
+    let capability = capability(wire.volume_capability)?;
+    Ok(Attach {
+        volume,
+        node: node_id(&wire.node_id)?,
+        capability,
+        readonly: wire.readonly,
+        volume_context: wire.volume_context.into_iter().filter(|(key, _)| !is_orchestrators(key)).collect(),
+        secrets: limits::secrets(wire.secrets)?,
+    })
+}
+
+fn node_id(text: &str) -> Result<NodeId> {
+    if text.len() > NODE_ID {
+        return Err(Error::invalid(format!("node_id has {} bytes: at most {NODE_ID} are allowed", text.len())));
+    }
+    text.parse()
+}
+
+/// From where a volume is to be detached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DetachFrom {
+    /// From every node.
+    All,
+    /// From this one.
+    Node(NodeId),
+    /// From one that is none of ours: nothing is attached to it.
+    Unknown,
+}
+
+/// A checked ControllerUnpublishVolume.
+#[derive(Debug, Clone)]
+pub struct Detach {
+    /// The volume.
+    pub volume: VolumeHandle,
+    /// From where.
+    pub from: DetachFrom,
+    /// For the driver alone.
+    pub secrets: Secrets,
+}
+
+/// A checked ControllerUnpublishVolumeRequest.
+///
+/// # Errors
+/// [`InvalidArgument`](dunnage_driver_api::ErrorKind::InvalidArgument) for what is missing or malformed.
+pub fn detach(wire: csi::ControllerUnpublishVolumeRequest) -> Result<Detach> {
+    let volume = volume_handle(wire.volume_id)?;
+    let from = match node_id(&wire.node_id) {
+        _ if wire.node_id.is_empty() => DetachFrom::All,
+        Ok(node) => DetachFrom::Node(node),
+        Err(error) if error.kind() == ErrorKind::NotFound => DetachFrom::Unknown,
+        Err(error) => return Err(error),
+    };
+    Ok(Detach { volume, from, secrets: limits::secrets(wire.secrets)? })
 }
 
 /// A checked ValidateVolumeCapabilities.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(all(feature = "dir", feature = "image", feature = "lvm", feature = "nvme-tcp"))]
+mod carried;
 mod commands;
 mod config;
 mod deploy;

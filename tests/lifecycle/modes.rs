@@ -33,7 +33,7 @@ fn each_half_alone_serves_its_own_rpcs() -> Result<()> {
     ensure!(!has_controller(&client)?, "a node with the controller service");
     is("create", client.create_volume(create("a", MIB, mount())), Code::Unimplemented)?;
     is("list", client.list_volumes(csi::ListVolumesRequest::default()), Code::Unimplemented)?;
-    assert_eq!(client.node_get_info(Default::default())?.node_id, "node-7");
+    ensure!(client.node_get_info(Default::default())?.node_id.starts_with("node-7."));
     Ok(())
 }
 

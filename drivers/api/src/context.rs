@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::attach::Attach;
 use crate::command::Commands;
 use crate::error::Result;
 use crate::id::VolumeId;
 use crate::secrets::Secrets;
-use crate::still::{Held, HoldStill, NotInUse};
+use crate::still::{Held, HoldStill, NotInUse, OfAttached};
 
 /// What the host gives a driver for one call: until when an answer is of use, how to run programs, and the secrets
 /// of the request. It will grow; a driver only reads it.
@@ -41,6 +42,14 @@ impl Context {
     pub fn with_still(mut self, still: Arc<dyn HoldStill>) -> Self {
         self.still = still;
         self
+    }
+
+    /// The same context of a backend whose volumes other nodes use: what is attached and not in use here is
+    /// [`Writable`](crate::InUse::Writable) when it is held.
+    #[must_use]
+    pub fn with_attach(self, attach: Arc<dyn Attach>) -> Self {
+        let still = Arc::new(OfAttached { cx: self.clone(), attach });
+        self.with_still(still)
     }
 
     /// Holds volumes of this node still, all at once, for at most `within`, so that what is copied of them is of one

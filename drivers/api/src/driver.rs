@@ -5,6 +5,8 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 
+use crate::attach::Attach;
+use crate::carry::{Carry, Carrying};
 use crate::changed_blocks::ChangedBlocks;
 use crate::command::{Commands, Tool};
 use crate::context::Context;
@@ -31,6 +33,10 @@ pub trait Driver: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// From where its volumes can be used. Of [`Reach::Everywhere`] each node has the node half, also those that `nodes`
     /// leaves out.
     const REACH: Reach = Reach::Node;
+
+    /// Whether each of its volumes is a block device on the node that has the store: then it can be the `store` of a driver
+    /// that [carries](Carry) such devices to other nodes.
+    const CARVES: bool = false;
 
     /// Looks at what no later try can mend: keys that are wrong together, or on any node. The host refuses such a file,
     /// and shows its line.
@@ -168,6 +174,8 @@ pub struct Backend {
     pub clones: bool,
     /// Telling of the copies that are made in the background.
     pub copying: Option<Arc<dyn Copying>>,
+    /// Letting nodes use a volume, where several could reach it.
+    pub attach: Option<Arc<dyn Attach>>,
     /// Telling what is wrong with a volume.
     pub health: Option<Arc<dyn Health>>,
     /// Telling what room there is.
@@ -193,6 +201,7 @@ impl Backend {
             changed_blocks: None,
             clones: false,
             copying: None,
+            attach: None,
             health: None,
             room: None,
             node: None,
@@ -269,6 +278,13 @@ impl Backend {
         self
     }
 
+    /// Volumes are used by the nodes that they are attached to, and by no others.
+    #[must_use]
+    pub fn with_attach(mut self, attach: Arc<dyn Attach>) -> Self {
+        self.attach = Some(attach);
+        self
+    }
+
     /// It can be told what is wrong with a volume.
     #[must_use]
     pub fn with_health(mut self, health: Arc<dyn Health>) -> Self {
@@ -333,6 +349,17 @@ impl<D: Driver> Configured for D {
     }
 }
 
+/// What a driver is to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing: it stands alone.
+    Alone,
+    /// It makes block devices on the node that has the store, and can be another one's store.
+    Carving,
+    /// It makes what a store has usable on other nodes.
+    Carrying,
+}
+
 /// A driver as the host holds it: what a binary hands to `dunnage::main`.
 #[derive(Clone, Copy)]
 pub struct DriverEntry {
@@ -342,11 +369,16 @@ pub struct DriverEntry {
     pub tools: &'static [Tool],
     /// From where its volumes can be used.
     pub reach: Reach,
-    /// Reads a backend's own keys.
-    pub configure: fn(&serde_json::Value) -> Result<Arc<dyn Configured>, KeyError>,
+    /// What it is to others.
+    pub role: Role,
+    /// Reads a backend's own keys, and takes its store where it has one.
+    pub configure: Configure,
     /// The JSON Schema of those keys.
     pub schema: fn() -> Schema,
 }
+
+/// Reads a backend's own keys, and takes its store where it has one.
+pub type Configure = fn(&serde_json::Value, Option<Arc<dyn Configured>>) -> Result<Arc<dyn Configured>, KeyError>;
 
 impl DriverEntry {
     /// The entry of a driver.
@@ -355,10 +387,27 @@ impl DriverEntry {
             name: D::NAME,
             tools: D::TOOLS,
             reach: D::REACH,
-            configure: |value| {
+            role: if D::CARVES { Role::Carving } else { Role::Alone },
+            configure: |value, _| {
                 let driver = read_keys::<D>(value)?;
                 driver.check_keys()?;
                 Ok(Arc::new(driver))
+            },
+            schema: || schemars::schema_for!(D),
+        }
+    }
+
+    /// The entry of a driver that carries another one's devices.
+    pub const fn carrying<D: Carry>() -> Self {
+        Self {
+            name: D::NAME,
+            tools: D::TOOLS,
+            reach: Reach::Everywhere,
+            role: Role::Carrying,
+            configure: |value, store| {
+                let driver = read_keys::<D>(value)?;
+                driver.check_keys(store.is_some())?;
+                Ok(Arc::new(Carrying { driver, store }))
             },
             schema: || schemars::schema_for!(D),
         }

@@ -8,11 +8,13 @@ mod base32;
 mod digest;
 mod instance;
 mod key;
+mod node;
 mod snapshot;
 mod volume;
 
 pub use digest::Fingerprint;
 pub use instance::{Generation, InstanceId};
 pub use key::VolumeKey;
+pub use node::NodeId;
 pub use snapshot::{GroupSnapshotId, SnapshotId, SnapshotKey};
 pub use volume::{ForeignId, VolumeId};

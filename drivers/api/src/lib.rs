@@ -6,11 +6,16 @@
 //! makes the answers. A driver says only how its storage makes, finds, lists, grows and removes a volume, and what
 //! [`Source`] a node gets of it.
 //!
+//! A driver that makes other drivers' devices usable on other nodes implements [`Carry`].
+//!
 //! The least driver implements [`Driver`], [`Volumes`], [`Create`] and [`Node`]. A store that is a folder gets its
 //! marker, its records and its trash from [`root`].
 
+mod attach;
+mod boot;
 mod capability;
 mod capacity;
+mod carry;
 mod changed_blocks;
 mod command;
 mod context;
@@ -38,19 +43,23 @@ mod still;
 mod text;
 mod volume;
 
+pub use attach::{Attach, Attachment};
+pub use boot::boot_id;
 pub use capability::{Access, AccessMode, FsType, MountAccess, VolumeCapability};
 pub use capacity::{Bytes, CapacityRange};
+pub use carry::{Carry, Export, ExportId, Exports, Target};
 pub use changed_blocks::{BlockRanges, ChangedBlocks};
 pub use command::{Command, Commands, Output, System, Tool};
 pub use context::Context;
 pub use controller::{Create, Expand, Groups, Health, Modify, Room, Snapshots, Volumes};
 pub use copying::{CopyProgress, Copying, TargetKey};
-pub use driver::{Backend, Configured, Driver, DriverEntry, Init, Opening, Reach};
+pub use driver::{Backend, Configure, Configured, Driver, DriverEntry, Init, Opening, Reach, Role};
 pub use error::{Error, ErrorKind, Result};
 pub use finding::{Claim, Finding, Severity};
 pub use health::{HealthFinding, HealthStatus};
 pub use id::{
-    Fingerprint, ForeignId, Generation, GroupSnapshotId, InstanceId, SnapshotId, SnapshotKey, VolumeId, VolumeKey,
+    Fingerprint, ForeignId, Generation, GroupSnapshotId, InstanceId, NodeId, SnapshotId, SnapshotKey, VolumeId,
+    VolumeKey,
 };
 pub use key::{KeyError, read_keys};
 pub use name::{BackendName, NodeName};

@@ -17,6 +17,7 @@ pub use directory::{DirectoryParent, DirectorySource, OwnMount};
 pub(crate) use mount::NoMounts;
 pub use mount::{MountSource, Mounts};
 
+use crate::attach::Attachment;
 use crate::capability::FsType;
 use crate::capacity::Bytes;
 use crate::context::Context;
@@ -114,6 +115,11 @@ impl<'a> SourceRequest<'a> {
         self.volume_context = volume_context;
         self.publish_context = publish_context;
         self
+    }
+
+    /// Which attachment the volume is used by, where ControllerPublishVolume made one: [`Attachment::word`].
+    pub fn attachment(&self) -> Option<&str> {
+        self.publish_context.get(Attachment::WORD).map(String::as_str)
     }
 
     /// The same with the record that was kept last.

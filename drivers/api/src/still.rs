@@ -1,7 +1,10 @@
 //! "Hold still": a service of the host for a driver that takes a snapshot or a clone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::attach::Attach;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::id::VolumeId;
 
@@ -67,6 +70,40 @@ impl HoldStill for Unknown {
              halves (mode: all) where the store is",
         )
         .with("volume", volume))
+    }
+}
+
+/// For volumes that other nodes use: what holds still here does not there.
+pub(crate) struct OfAttached {
+    pub(crate) cx: Context,
+    pub(crate) attach: Arc<dyn Attach>,
+}
+
+impl HoldStill for OfAttached {
+    fn hold(&self, volumes: &[VolumeId], within: Duration) -> Result<Box<dyn Held>> {
+        let held = self.cx.hold(volumes, within)?;
+        let mut uses = held.uses().to_vec();
+        for (volume, used) in volumes.iter().zip(&mut uses) {
+            if *used == InUse::No && !self.attach.attached(&self.cx, &volume.key, &volume.generation)?.is_empty() {
+                *used = InUse::Writable;
+            }
+        }
+        Ok(Box::new(HeldHere { held, uses }))
+    }
+}
+
+struct HeldHere {
+    held: Box<dyn Held>,
+    uses: Vec<InUse>,
+}
+
+impl Held for HeldHere {
+    fn uses(&self) -> &[InUse] {
+        &self.uses
+    }
+
+    fn let_go(self: Box<Self>) -> Result<()> {
+        self.held.let_go()
     }
 }
 

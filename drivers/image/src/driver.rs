@@ -16,6 +16,8 @@ use crate::{check, fiemap};
 impl Driver for Image {
     const NAME: &'static str = "image";
 
+    const CARVES: bool = true;
+
     fn check_keys(&self) -> Result<(), KeyError> {
         Root::check_key(&self.root)?;
         self.keys_together()

@@ -16,6 +16,8 @@ use crate::{check, marker};
 
 impl Driver for Lvm {
     const NAME: &'static str = "lvm";
+
+    const CARVES: bool = true;
     const TOOLS: &'static [Tool] = &[LVM, DMSETUP];
 
     fn check_keys(&self) -> Result<(), KeyError> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dunnage_driver_api::{AccessMode, Context, ErrorKind, System};
+use dunnage_driver_api::{AccessMode, Context, ErrorKind, Reach, System};
 
-use super::rig::{Killed, MIB, Rig, assert_refused, is_root, raw, writer};
+use super::rig::{Killed, MIB, Rig, assert_refused, is_root, raw, run, writer};
 
 /// A formatting that was cut off, and the lock of the program that goes on with it.
 fn running(rig: &Rig) -> File {
@@ -123,4 +123,55 @@ fn a_record_goes_with_all_that_it_was_written_in() {
     }
     rig.unstage().unwrap();
     assert!(files().is_empty());
+}
+
+#[test]
+fn a_formatting_that_was_cut_off_is_done_again_only_while_no_other_node_can_have_had_the_device() {
+    if !is_root() {
+        return;
+    }
+    for (before, after, again) in [
+        (Some("one"), Some("one"), true),
+        (Some("one"), Some("another"), false),
+        (Some("one"), None, false),
+        (None, None, false),
+        (None, Some("one"), false),
+    ] {
+        let mut rig = Rig::image(64 * MIB);
+        (rig.node.reach, rig.node.attachment) = (Reach::Everywhere, before);
+        drop(running(&rig));
+        rig.restart();
+        rig.node.attachment = after;
+        let staged = rig.stage(writer());
+        if again {
+            staged.unwrap();
+        } else {
+            assert_refused(staged, ErrorKind::FailedPrecondition, "wipe the device with blkdiscard -z");
+            assert_eq!(rig.read_image(8192, 10), b"half of it");
+            // What the remedy leaves is formatted.
+            rig.write_image(8192, &[0; 10]);
+            rig.stage(writer()).unwrap();
+        }
+        assert!(!intent(&rig).exists());
+        rig.unstage().unwrap();
+    }
+}
+
+#[test]
+fn what_another_node_has_finished_is_used_and_what_is_damaged_there_is_not_made_anew() {
+    if !is_root() {
+        return;
+    }
+    let mut rig = Rig::image(64 * MIB);
+    (rig.node.reach, rig.node.attachment) = (Reach::Everywhere, Some("one"));
+    drop(running(&rig));
+    rig.restart();
+    rig.node.attachment = Some("another");
+    run("mkfs.ext4", &["-q", "-F", rig.node.image.to_str().unwrap()]);
+    // Without its lost+found.
+    run("debugfs", &["-w", "-R", "clri <11>", rig.node.image.to_str().unwrap()]);
+    assert_refused(rig.stage(writer()), ErrorKind::FailedPrecondition, "not whole");
+    run("mkfs.ext4", &["-q", "-F", rig.node.image.to_str().unwrap()]);
+    rig.stage(writer()).unwrap();
+    assert!(!intent(&rig).exists());
 }

@@ -6,11 +6,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunnage_driver_api::{
-    Context, DeviceSource, ErrorKind, Identity, Node, ReleaseRecord, Result, Source, SourceRequest,
+    Context, DeviceSource, ErrorKind, Identity, Node, Reach, ReleaseRecord, Result, Source, SourceRequest,
 };
 use dunnage_test_common::{Need, can_run};
 
 use super::rig::{MIB, Rig, assert_refused, run, writer};
+use crate::mount::NodeHalf;
 
 const SECTOR: u64 = 512;
 
@@ -101,7 +102,12 @@ impl Faulty {
 }
 
 fn stage(rig: &Rig, faulty: &Faulty) -> Result<()> {
-    rig.engine.stage(&rig.cx(), faulty, &|_, _| faulty.release(), &rig.stage_request(writer()))
+    rig.engine.stage(
+        &rig.cx(),
+        NodeHalf { node: faulty, reach: Reach::Node },
+        &|_, _| faulty.release(),
+        &rig.stage_request(writer()),
+    )
 }
 
 fn unstage(rig: &Rig, faulty: &Faulty) {

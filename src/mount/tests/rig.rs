@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use dunnage_driver_api::root::Folder;
 use dunnage_driver_api::{
-    Access, AccessMode, Command as ToolCommand, Commands, Context, DeviceSource, DirectoryParent, DirectorySource,
-    Error, ErrorKind, FsType, Generation, Identity, InstanceId, MountAccess, Node, Output, ReleaseRecord, Result,
-    Source, SourceRequest, Staging, StagingPath, System, TargetPath, VolumeCapability, VolumeId, VolumeKey,
+    Access, AccessMode, Attachment, Command as ToolCommand, Commands, Context, DeviceSource, DirectoryParent,
+    DirectorySource, Error, ErrorKind, FsType, Generation, Identity, InstanceId, MountAccess, Node, Output, Reach,
+    ReleaseRecord, Result, Source, SourceRequest, Staging, StagingPath, System, TargetPath, VolumeCapability, VolumeId,
+    VolumeKey,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::mount::{Audience, Engine, EngineOptions, PublishVolume, StageVolume, Uses};
+use crate::mount::{Audience, Engine, EngineOptions, NodeHalf, PublishVolume, StageVolume, Uses};
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -39,6 +40,9 @@ pub(super) struct TestNode {
     pub(super) parent: Option<Arc<DirectoryParent>>,
     /// Whether it says that the device was never written to.
     pub(super) blank: bool,
+    /// From where its volumes can be used, and the word of the attachment that requests bring.
+    pub(super) reach: Reach,
+    pub(super) attachment: Option<&'static str>,
     pub(super) sources: AtomicUsize,
     pub(super) releases: AtomicUsize,
 }
@@ -158,6 +162,8 @@ impl Rig {
                 directory: false,
                 parent: None,
                 blank: false,
+                reach: Reach::Node,
+                attachment: None,
                 sources: AtomicUsize::new(0),
                 releases: AtomicUsize::new(0),
             },
@@ -192,13 +198,21 @@ impl Rig {
         TargetPath::new(self.path(name).to_str().unwrap()).unwrap()
     }
 
+    fn publish_context(&self) -> BTreeMap<String, String> {
+        self.node.attachment.iter().map(|word| (Attachment::WORD.to_owned(), (*word).to_owned())).collect()
+    }
+
+    fn half(&self) -> NodeHalf<'_> {
+        NodeHalf { node: &self.node, reach: self.node.reach }
+    }
+
     pub(super) fn stage_request(&self, capability: VolumeCapability) -> StageVolume {
         StageVolume {
             volume: self.volume.clone(),
             staging_path: self.staging("staged"),
             capability,
             volume_context: BTreeMap::new(),
-            publish_context: BTreeMap::new(),
+            publish_context: self.publish_context(),
         }
     }
 
@@ -207,7 +221,7 @@ impl Rig {
     }
 
     pub(super) fn stage_as(&self, cx: &Context, request: &StageVolume) -> Result<()> {
-        self.engine.stage(cx, &self.node, &|_, record| self.node.release(record), request)
+        self.engine.stage(cx, self.half(), &|_, record| self.node.release(record), request)
     }
 
     pub(super) fn unstage(&self) -> Result<()> {
@@ -223,9 +237,9 @@ impl Rig {
             capability,
             readonly,
             volume_context: BTreeMap::new(),
-            publish_context: BTreeMap::new(),
+            publish_context: self.publish_context(),
         };
-        self.engine.publish(&self.cx(), &self.node, staging, &request)
+        self.engine.publish(&self.cx(), self.half(), staging, &request)
     }
 
     pub(super) fn unpublish(&self, target: &str) -> Result<()> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 
 use dunnage_driver_api::{
-    Backend, Bytes, Capacity, Configured, Context, Create, CreateSnapshot, CreateVolume, Error, Finding, Init,
-    InstanceId, Modify, NoParameters, Opening, ParameterType, Parameters, Reach, ReleaseRecord, Result, Room, Snapshot,
-    SnapshotKey, Snapshots, System, Volume, VolumeKey, Volumes,
+    Attach, Attachment, Backend, Bytes, Capacity, Configured, Context, Create, CreateSnapshot, CreateVolume, Error,
+    Finding, Generation, Init, InstanceId, Modify, NoParameters, NodeId, Opening, ParameterType, Parameters, Reach,
+    ReleaseRecord, Result, Room, Snapshot, SnapshotKey, Snapshots, System, Volume, VolumeKey, Volumes,
 };
 
 use crate::config::{Ephemeral, Mode};
@@ -57,6 +57,7 @@ struct Fake {
     door: Arc<Door>,
     volumes: Mutex<BTreeMap<VolumeKey, Volume>>,
     snapshots: Mutex<BTreeMap<SnapshotKey, Snapshot>>,
+    attachments: Mutex<Vec<(VolumeKey, Attachment)>>,
     available: u64,
 }
 
@@ -122,6 +123,25 @@ impl Modify for Fake {
     }
 }
 
+impl Attach for Fake {
+    fn attached(&self, _: &Context, key: &VolumeKey, _: &Generation) -> Result<Vec<Attachment>> {
+        let all = self.attachments.lock().unwrap();
+        Ok(all.iter().filter(|(of, _)| of == key).map(|(_, attachment)| attachment.clone()).collect())
+    }
+
+    fn attach(&self, _: &Context, volume: &Volume, attachment: &Attachment) -> Result<BTreeMap<String, String>> {
+        let mut all = self.attachments.lock().unwrap();
+        all.retain(|(of, known)| (of, &known.node) != (&volume.key, &attachment.node));
+        all.push((volume.key.clone(), attachment.clone()));
+        Ok(BTreeMap::from([("shelf".to_owned(), "7".to_owned())]))
+    }
+
+    fn detach(&self, _: &Context, key: &VolumeKey, _: &Generation, node: &NodeId) -> Result<()> {
+        self.attachments.lock().unwrap().retain(|(of, known)| (of, &known.node) != (key, node));
+        Ok(())
+    }
+}
+
 impl Room for Fake {
     fn capacity(&self, _: &Context, _: &Parameters) -> Result<Capacity> {
         self.door.pass();
@@ -164,6 +184,14 @@ pub(super) fn snapshotting(name: &str) -> Arc<ServedBackend> {
         .with_modify(store.clone(), ParameterType::of::<Mutable>())
         .with_snapshots(store, ParameterType::of::<NoParameters>())
         .with_clones();
+    served(name, backend)
+}
+
+/// One whose volumes are attached to nodes, of which each can have them.
+pub(super) fn attaching(name: &str) -> Arc<ServedBackend> {
+    let store = Arc::new(Fake { available: 1 << 30, ..Fake::default() });
+    let mut backend = plain(name[..1].repeat(26).parse().unwrap(), store.clone()).with_attach(store).with_block();
+    backend.reach = Reach::Everywhere;
     served(name, backend)
 }
 

@@ -1,0 +1,65 @@
+//! The node half: connecting to a volume's subsystem and letting it go.
+
+use std::time::{Duration, Instant};
+
+use dunnage_driver_api::{Context, DeviceSource, Identity, Node, NodeId, ReleaseRecord, Result, Source, SourceRequest};
+use serde::{Deserialize, Serialize};
+
+use crate::config::NvmeTcp;
+use crate::initiator::{Initiator, Options};
+use crate::wanted::Wanted;
+
+/// How long a target is waited for by one call.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What undoes a connection.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Connected {
+    nqn: String,
+}
+
+/// Ends the connection of a release record.
+///
+/// # Errors
+/// `FailedPrecondition` where its device is still in use.
+pub(crate) fn release(cx: &Context, record: &ReleaseRecord) -> Result<()> {
+    let Connected { nqn } = record.read()?;
+    Initiator::default().disconnect(&nqn, cx.deadline)
+}
+
+/// The node half of a backend.
+pub(crate) struct NvmeNode {
+    config: NvmeTcp,
+    options: Options,
+    initiator: Initiator,
+}
+
+impl NvmeNode {
+    pub(crate) fn new(config: &NvmeTcp, node: &NodeId) -> Self {
+        Self { config: config.clone(), options: Options::new(config, node), initiator: Initiator::default() }
+    }
+}
+
+impl Node for NvmeNode {
+    fn source(&self, cx: &Context, request: &SourceRequest<'_>) -> Result<Source> {
+        let wanted = Wanted::new(&self.config, request)?;
+        let release = ReleaseRecord::new(&Connected { nqn: wanted.nqn.clone() })?;
+        let before = request.kept.map(ReleaseRecord::read::<Connected>).transpose()?;
+        if let Some(Connected { nqn }) = before.filter(|before| before.nqn != wanted.nqn) {
+            // By an attachment that has ended since: nothing can come through it any more.
+            self.initiator.disconnect(&nqn, cx.deadline)?;
+        }
+        (request.keep)(&release)?;
+        let until = cx.deadline.min(Instant::now() + PATIENCE);
+        let (device, path) = self.initiator.bring(&wanted, &self.options, until)?;
+        // That it is this volume's the subsystem and the namespace have proven.
+        let identity = Identity(format!("nvme-tcp:{}", request.volume));
+        let source = DeviceSource::new(device, path, identity, release);
+        Ok(Source::Device(source))
+    }
+
+    fn refresh(&self, cx: &Context, record: &ReleaseRecord) -> Result<()> {
+        let Connected { nqn } = record.read()?;
+        self.initiator.refresh(&nqn, cx.deadline)
+    }
+}

@@ -1,0 +1,199 @@
+//! The kernel's target, through configfs: a subsystem for each export, on one port.
+//!
+//! A subsystem is made whole before it is linked to the port, and unlinked from it first when it goes: what a node can
+//! connect to is always whole. Each step is made where it is missing, so that a call that was cut off is gone on with by
+//! the next. Nothing here outlives the kernel; the grants are kept elsewhere.
+
+mod attributes;
+mod port;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind as Kind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::{fs, io};
+
+use dunnage_driver_api::{Attachment, Context, Error, Export, ExportId, InstanceId, Result, Target};
+
+use crate::names;
+use crate::wanted::{ADDRESS, PORT};
+use attributes::{folder, list, read, settle, unlink, write};
+use port::Port;
+
+/// Where the kernel shows its target.
+pub(crate) const CONFIGFS: &str = "/sys/kernel/config/nvmet";
+const NAMESPACE: &str = "namespaces/1";
+
+/// The kernel's target.
+pub(crate) struct Nvmet {
+    root: PathBuf,
+    port: Port,
+    /// What is to be linked to the port at once; nothing any more once that was done.
+    kept_back: Mutex<Option<Vec<String>>>,
+}
+
+impl Nvmet {
+    /// The target below `root`, which is to listen at `address`.
+    pub(crate) fn new(root: &Path, address: SocketAddr) -> Self {
+        let port = Port::new(root, address);
+        Self { root: root.to_owned(), port, kept_back: Mutex::new(Some(Vec::new())) }
+    }
+
+    fn subsystem(&self, nqn: &str) -> PathBuf {
+        self.root.join("subsystems").join(nqn)
+    }
+
+    fn host(&self, nqn: &str) -> PathBuf {
+        self.root.join("hosts").join(nqn)
+    }
+
+    fn present(&self) -> Result<()> {
+        if self.root.is_dir() {
+            return Ok(());
+        }
+        Err(Error::precondition(format!(
+            "the kernel shows no NVMe target at {}: run `modprobe nvmet-tcp` on the node at each start, mount configfs \
+             (`mount -t configfs none /sys/kernel/config`), and give the container that folder",
+            self.root.display()
+        )))
+    }
+
+    /// The namespace, with the device that is to be in it.
+    fn settle_namespace(&self, subsystem: &Path, id: &ExportId, device: &Path) -> Result<()> {
+        let namespace = subsystem.join(NAMESPACE);
+        folder(&namespace)?;
+        let uuid = names::namespace(id);
+        let device = device.to_str().ok_or_else(|| Error::internal("the path of the device is not UTF-8"))?;
+        let wanted = [("device_uuid", uuid.to_string()), ("device_path", device.to_owned())];
+        let mut is_right = true;
+        for (name, value) in &wanted {
+            is_right &= read(&namespace.join(name))?.is_some_and(|found| found == *value);
+        }
+        let enable = namespace.join("enable");
+        if read(&enable)?.as_deref() == Some("1") {
+            if is_right {
+                return Ok(());
+            }
+            write(&enable, "0")?;
+        }
+        for (name, value) in &wanted {
+            write(&namespace.join(name), value)?;
+        }
+        write(&namespace.join("device_nguid"), &uuid.to_string())?;
+        write(&enable, "1")
+    }
+
+    /// That this host may connect, and no other.
+    fn settle_host(&self, subsystem: &Path, host: &str) -> Result<()> {
+        settle(&subsystem.join("attr_allow_any_host"), "0")?;
+        let allowed = subsystem.join("allowed_hosts");
+        folder(&allowed)?;
+        for other in list(&allowed)?.iter().filter(|other| *other != host) {
+            unlink(&allowed.join(other))?;
+        }
+        if allowed.join(host).is_symlink() {
+            return Ok(());
+        }
+        let linked = || {
+            folder(&self.host(host))?;
+            std::os::unix::fs::symlink(self.host(host), allowed.join(host))
+                .map_err(|error| Error::io("cannot let the host connect", error).with("host", host))
+        };
+        // Whoever withdrew the last other export of this host may have removed it just now.
+        linked().or_else(|_| linked())
+    }
+
+    fn link(&self, nqn: &str) -> Result<()> {
+        self.port.link(&self.subsystem(nqn), nqn)
+    }
+}
+
+impl Target for Nvmet {
+    type Grant = ();
+
+    fn grant(&self, _: &Context, _: &Attachment) -> Result<()> {
+        Ok(())
+    }
+
+    fn export(&self, _: &Context, export: &Export<'_, ()>) -> Result<()> {
+        self.present()?;
+        let (nqn, host) = (names::subsystem(&export.id), names::host(&export.attachment.node));
+        let subsystem = self.subsystem(&nqn);
+        folder(&subsystem)?;
+        settle(&subsystem.join("attr_serial"), &names::serial(&export.id))?;
+        settle(&subsystem.join("attr_model"), "Dunnage")?;
+        self.settle_host(&subsystem, &host)?;
+        self.settle_namespace(&subsystem, &export.id, export.path)?;
+        if let Some(kept_back) = self.kept_back.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            kept_back.push(nqn);
+            return Ok(());
+        }
+        self.link(&nqn)
+    }
+
+    fn withdraw(&self, _: &Context, id: &ExportId) -> Result<()> {
+        let nqn = names::subsystem(id);
+        let subsystem = self.subsystem(&nqn);
+        if !subsystem.is_dir() {
+            return Ok(());
+        }
+        // The kernel ends all connections with this, and with the next step waits for what is still being written.
+        Port::unlink_everywhere(&self.root, &nqn)?;
+        for namespace in list(&subsystem.join("namespaces"))? {
+            let namespace = subsystem.join("namespaces").join(namespace);
+            write(&namespace.join("enable"), "0")?;
+            remove(&namespace)?;
+        }
+        let hosts = list(&subsystem.join("allowed_hosts"))?;
+        for host in &hosts {
+            unlink(&subsystem.join("allowed_hosts").join(host))?;
+        }
+        remove(&subsystem)?;
+        for host in &hosts {
+            // It stays while it may connect to another one.
+            let _ = fs::remove_dir(self.host(host));
+        }
+        Ok(())
+    }
+
+    fn grown(&self, _: &Context, id: &ExportId) -> Result<()> {
+        write(&self.subsystem(&names::subsystem(id)).join(NAMESPACE).join("revalidate_size"), "1")
+    }
+
+    fn restored(&self, _: &Context) -> Result<()> {
+        let kept_back = self.kept_back.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for nqn in kept_back.into_iter().flatten() {
+            if let Err(error) = self.link(&nqn) {
+                tracing::error!(nqn, error = error.report(), "a volume is not exported; it is tried again");
+            }
+        }
+        Ok(())
+    }
+
+    fn exported(&self, instance: &InstanceId) -> Result<Vec<ExportId>> {
+        let subsystems = list(&self.root.join("subsystems"))?;
+        let own = |nqn: &String| names::export(nqn).filter(|id| id.volume.instance == *instance);
+        Ok(subsystems.iter().filter_map(own).collect())
+    }
+
+    fn stands(&self, id: &ExportId) -> Result<bool> {
+        self.port.has(&names::subsystem(id))
+    }
+
+    fn context(&self, _: &ExportId, (): &()) -> BTreeMap<String, String> {
+        let address = self.port.address();
+        BTreeMap::from([(ADDRESS.to_owned(), address.ip().to_string()), (PORT.to_owned(), address.port().to_string())])
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != Kind::NotFound => Err(cannot("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn cannot<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
+    move |error| Error::io(format!("cannot {what} {}", path.display()), error)
+}
