@@ -90,6 +90,7 @@ fn a_device_that_a_killed_command_has_left_suspended_goes_on_at_the_next_start()
     let file = File::create(volume.target.join("more"))?;
     (&file).write_all(&[7; 4096])?;
     file.sync_all()?;
+    drop(file);
     rig.take(&volume)
 }
 
