@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, OnDelete};
 use crate::config::Nfs;
-use crate::export::squash;
+use crate::export::{is_away, squash};
 use crate::paths::VolumePath;
-use crate::places::Places;
+use crate::places::{Places, Taken};
 use crate::retained::{self, RETAINED};
 
 /// The size of a volume whose request names none.
@@ -95,6 +95,8 @@ impl Store {
     /// Removes the empty folder of a create that was cut off, or of a path without a volume. What has anything in it stays.
     fn remove_remains(&self, name: &OsStr, _: Option<&VolumeKey>) -> Result<()> {
         if let Some(path) = name.to_str().and_then(|name| VolumePath::new(name).ok()) {
+            // A volume may lie here, or below, whose key is another.
+            self.places.know(|| self.taken())?;
             // What does not go the next create of its name tells of.
             self.places.unless_taken(&path, || drop(self.data.remove_folder(name)));
         }
@@ -125,23 +127,39 @@ impl Parts {
 
     /// Takes the path of a volume that is to be made.
     pub(crate) fn take_place(&self, key: &VolumeKey, extra: &Extra) -> Result<()> {
-        if extra.folder.is_some() {
-            self.places.know(|| self.taken())?;
+        let path = extra.path(key);
+        // Also where the class names no folder: its key may be what the class of another named.
+        self.places.know(|| self.taken())?;
+        if self.places.has_unknown() && path.exists(&self.data)? {
+            return Err(Error::precondition(format!(
+                "{} may belong to a volume whose record is broken, as the log says: mend that record, or remove it",
+                self.data.path().join(path.to_string()).display()
+            )));
         }
-        self.places.take(&extra.path(key))
+        self.places.take(&path)
     }
 
     /// The paths of all volumes, and of what is retained.
-    fn taken(&self) -> Result<BTreeSet<VolumePath>> {
-        let mut taken = match self.root.folder().folder(RETAINED) {
+    fn taken(&self) -> Result<Taken> {
+        let mut has_unknown = false;
+        let mut paths = match self.root.folder().folder(RETAINED) {
             Ok(retained) => retained::places(&retained, &self.data)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
             Err(error) => return Err(self.root.folder().failed("open", RETAINED)(error)),
         };
-        self.records.each(|record| {
-            taken.insert(record.extra.path(&record.volume.key));
+        self.records.each(|key, record| {
+            match record {
+                Ok(record) => drop(paths.insert(record.extra.path(key))),
+                Err(error) if is_away(&error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(key = key.as_str(), error = error.report(), "nobody can say where a volume lies");
+                    paths.insert(VolumePath::of_key(key));
+                    has_unknown = true;
+                }
+            }
+            Ok(())
         })?;
-        Ok(taken)
+        Ok(Taken { paths, has_unknown })
     }
 
     /// That no folder above a path has files in it and no volume: one that has is not one of ours to put volumes in.
@@ -268,12 +286,13 @@ impl Create for Store {
         // The folder before the record: a durable record promises that there is a folder.
         let made = self.make(&path, &class).and_then(|()| self.records.put(&Record { volume: volume.clone(), extra }));
         if let Err(error) = made {
-            let written = self.records.get(key);
-            if matches!(written, Ok(None)) {
-                self.remove_empty(&path);
-            }
-            if !matches!(written, Ok(Some(_))) {
-                self.places.free(&path);
+            match self.records.get(key) {
+                Ok(None) => {
+                    self.remove_empty(&path);
+                    self.places.free(&path);
+                }
+                Ok(Some(_)) => {}
+                Err(_) => self.places.doubt(&path),
             }
             return Err(error);
         }
@@ -338,3 +357,6 @@ impl Room for Store {
         Ok(Capacity::new(self.root.sizes()?.available.minus(self.records.reserved())).at_least(Bytes::new(1)))
     }
 }
+
+#[cfg(test)]
+mod tests;
