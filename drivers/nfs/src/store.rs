@@ -114,6 +114,12 @@ impl Parts {
         Ok(self.records.get(key)?.map(|record| record.volume))
     }
 
+    /// The record of this very volume. The store may have been lost since the host looked, and be opened anew with another
+    /// volume of this name.
+    fn record_of(&self, volume: &Volume) -> Result<Option<Record<Extra>>> {
+        Ok(self.records.get(&volume.key)?.filter(|record| record.volume.generation == volume.generation))
+    }
+
     pub(crate) fn is_ours(&self) -> Result<bool> {
         self.tenure.is_ours()
     }
@@ -300,8 +306,9 @@ impl Create for Store {
     }
 
     fn delete(&self, cx: &Context, volume: &Volume) -> Result<()> {
+        // What has no record is gone, and whatever lies where it was is not its own.
+        let Some(Record { extra, .. }) = self.record_of(volume)? else { return Ok(()) };
         self.copies.release(cx, volume)?;
-        let extra = self.records.get(&volume.key)?.map(|record| record.extra).unwrap_or_default();
         // The data before the record: data without a record would be nobody's and in the way of the next of that name.
         self.put_away(volume, &extra)?;
         self.records.remove(&volume.key)?;
@@ -316,15 +323,14 @@ impl Create for Store {
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
-        let Some(record) = self.records.get(&volume.key)? else { return Ok(false) };
+        let Some(record) = self.record_of(volume)? else { return Ok(false) };
         record.extra.path(&volume.key).exists(&self.data).map(|found| !found)
     }
 }
 
 impl Expand for Store {
     fn expand(&self, _: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded> {
-        let key = &volume.key;
-        let mut record = self.records.get(key)?.ok_or_else(|| Error::not_found(format!("there is no volume {key}")))?;
+        let mut record = self.record_of(volume)?.ok_or_else(|| gone(volume))?;
         let old = record.volume.capacity;
         let size = if capacity.holds(old) { old } else { capacity.choose(old, 1)? };
         if size < old {
@@ -339,10 +345,13 @@ impl Expand for Store {
     }
 }
 
+fn gone(volume: &Volume) -> Error {
+    Error::not_found(format!("volume {} of generation {} is gone", volume.key, volume.generation))
+}
+
 impl Health for Store {
     fn health(&self, _: &Context, volume: &Volume) -> Result<Vec<HealthFinding>> {
-        let extra = self.records.get(&volume.key)?.map(|record| record.extra).unwrap_or_default();
-        let path = extra.path(&volume.key);
+        let path = self.record_of(volume)?.ok_or_else(|| gone(volume))?.extra.path(&volume.key);
         if !path.exists(&self.data)? {
             let place = self.data.path().join(path.to_string());
             let message = format!("the folder {} is missing: restore it from a backup", place.display());

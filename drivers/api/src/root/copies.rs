@@ -160,16 +160,19 @@ impl<D: FolderDriver> FolderCopies<D> {
         begun.start()
     }
 
-    /// How much there is to copy, as far as that is known.
+    /// How much there is to copy, as far as that is known. From a source that is another by now nothing is copied.
     fn used(&self, source: &SourceId) -> Result<Bytes> {
         let folders = self.folders();
         let (extra, size) = match source {
             SourceId::Volume(id) => {
-                let record = folders.records.get(&id.key)?.map(|record| (record.extra, record.volume.capacity));
+                let record = folders.records.get(&id.key)?.filter(|record| record.volume.generation == id.generation);
+                let record = record.map(|record| (record.extra, record.volume.capacity));
                 record.ok_or_else(|| Error::not_found(format!("volume {id} is gone")))?
             }
             SourceId::Snapshot(id) => {
-                let record = folders.snapshots.get(&id.key)?.map(|record| (record.extra, record.snapshot.size));
+                let record =
+                    folders.snapshots.get(&id.key)?.filter(|record| record.snapshot.generation == id.generation);
+                let record = record.map(|record| (record.extra, record.snapshot.size));
                 record.ok_or_else(|| Error::not_found(format!("snapshot {id} is gone")))?
             }
         };

@@ -1,7 +1,9 @@
 use std::fs;
 
+use dunnage_driver_api::Snapshots;
+
 use super::*;
-use crate::copies::tests::{Export, cx, request};
+use crate::copies::tests::{Export, cx, full, request, snap};
 
 #[test]
 fn the_empty_folder_of_a_volume_is_no_remainder_of_a_create_whatever_its_key() {
@@ -47,4 +49,34 @@ fn a_volume_is_not_given_the_folder_of_another_because_that_is_its_name() {
     assert!(refused.to_string().contains("whose record is broken"), "{refused}");
     assert!(export.path("volumes/shared").exists());
     store.create(&cx(), &request("other", &[])).unwrap();
+}
+
+/// The host has found a volume, the store is lost, and another of that name is made by who has it then.
+#[test]
+fn a_late_call_for_a_deleted_volume_or_snapshot_does_not_meet_its_successor() {
+    let export = Export::new();
+    let store = export.open("node-1");
+    let range = CapacityRange::new(1 << 20, 0).unwrap();
+    for class in ["delete", "archive", "retain"].map(|what| [("onDelete", what)]) {
+        let old = full(&export, &store, "a", 3);
+        let cut = snap(&store, &cx(), "s", &old).unwrap();
+        store.copies.delete(&cx(), &cut).unwrap();
+        store.delete(&cx(), &old).unwrap();
+        let new = store.create(&cx(), &request("a", &class)).unwrap();
+        fs::write(export.path("volumes/a/file"), "words").unwrap();
+        let later = snap(&store, &cx(), "s", &new).unwrap();
+        store.delete(&cx(), &old).unwrap();
+        store.copies.delete(&cx(), &cut).unwrap();
+        assert_eq!(store.expand(&cx(), &old, range).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(snap(&store, &cx(), "other", &old).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(store.health(&cx(), &old).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(store.volume(&new.key).unwrap(), Some(new.clone()));
+        assert!(export.path("volumes/a/file").exists() && export.path("snapshots/s/file").exists());
+        store.copies.delete(&cx(), &later).unwrap();
+        store.delete(&cx(), &new).unwrap();
+        // Nor what was kept of it.
+        let is_retained = class == [("onDelete", "retain")];
+        store.delete(&cx(), &new).unwrap();
+        assert_eq!(export.path("volumes/a/file").exists(), is_retained);
+    }
 }

@@ -70,10 +70,12 @@ impl<D: FolderDriver> Snapshots for FolderCopies<D> {
 
     fn delete(&self, cx: &Context, snapshot: &Snapshot) -> Result<()> {
         let (key, folders) = (&snapshot.key, self.folders());
+        let record = folders.snapshots.get(key)?.filter(|record| record.snapshot.generation == snapshot.generation);
+        // It is gone: what has this name now is another, in a root that was opened anew since the host looked.
+        let Some(SnapshotRecord { extra, .. }) = record else { return Ok(()) };
         self.give_up_failing(cx, |source| matches!(source, SourceId::Snapshot(id) if id.key == *key))?;
         self.jobs.refuse_snapshot(key)?;
         self.forget_job(cx, &TargetKey::Snapshot(key.clone()))?;
-        let extra = folders.snapshots.get(key)?.map(|record| record.extra).unwrap_or_default();
         self.worker.discard(&folders.snapshot_data, key.as_str(), Some(&extra))?;
         folders.snapshots.remove(key)
     }
