@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::controller::Snapshots;
 use crate::copying::TargetKey;
 use crate::error::Result;
-use crate::id::SnapshotKey;
+use crate::id::{Generation, SnapshotKey};
 use crate::root::{Job, SnapshotRecord, Target};
 use crate::snapshot::{CreateSnapshot, Snapshot, SourceId};
 
@@ -78,6 +78,13 @@ impl<D: FolderDriver> Snapshots for FolderCopies<D> {
         self.forget_job(cx, &TargetKey::Snapshot(key.clone()))?;
         self.worker.discard(&folders.snapshot_data, key.as_str(), Some(&extra))?;
         folders.snapshots.remove(key)
+    }
+
+    fn abandon(&self, cx: &Context, key: &SnapshotKey, generation: &Generation) -> Result<()> {
+        let target = TargetKey::Snapshot(key.clone());
+        let is_of =
+            |job: Job<D::Plan>| matches!(job.target, Target::Snapshot { generation: its, .. } if its == *generation);
+        if self.jobs.get(&target).is_some_and(is_of) { self.give_up(cx, &target) } else { Ok(()) }
     }
 
     fn is_half_deleted(&self, _: &Context, snapshot: &Snapshot) -> Result<bool> {
