@@ -313,7 +313,12 @@ impl Create for Store {
         self.put_away(volume, &extra)?;
         self.records.remove(&volume.key)?;
         if extra.on_delete != OnDelete::Retain {
-            self.places.free(&extra.path(&volume.key));
+            let path = extra.path(&volume.key);
+            self.places.free(&path);
+            for above in path.above().collect::<Vec<_>>().iter().rev() {
+                // What is not empty stays, and so does what a volume is being made in.
+                self.places.unless_taken(above, || self.remove_empty(above));
+            }
         }
         Ok(())
     }

@@ -80,3 +80,18 @@ fn a_late_call_for_a_deleted_volume_or_snapshot_does_not_meet_its_successor() {
         assert_eq!(export.path("volumes/a/file").exists(), is_retained);
     }
 }
+
+#[test]
+fn the_folders_above_a_volume_go_with_the_last_that_was_in_them() {
+    let export = Export::new();
+    let store = export.open("node-1");
+    let at = |name, folder| store.create(&cx(), &request(name, &[("folder", folder)])).unwrap();
+    let (deep, near, other) = (at("a", "x/y/a"), at("b", "x/b"), at("c", "z/c"));
+    fs::write(export.path("volumes/z/README"), "ours").unwrap();
+    store.delete(&cx(), &deep).unwrap();
+    assert!(!export.path("volumes/x/y").exists() && export.path("volumes/x/b").exists());
+    store.delete(&cx(), &near).unwrap();
+    store.delete(&cx(), &other).unwrap();
+    assert!(!export.path("volumes/x").exists() && export.path("volumes/z/README").exists());
+    at("a", "x/y/a");
+}
