@@ -12,7 +12,7 @@ use super::attributes::{At, times_of};
 use super::{Copier, Failed, to};
 
 /// How many files wait at the most: each is open, and a kill costs no more.
-const FILES: usize = 128;
+const FILES: usize = 64;
 /// How much data waits before it is written out.
 const BYTES: u64 = 128 << 20;
 
