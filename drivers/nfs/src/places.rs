@@ -88,6 +88,11 @@ impl Places {
         self.lock().taken.remove(path);
     }
 
+    /// Has what is taken read again before it is asked for next.
+    pub(crate) fn read_again(&self) {
+        self.lock().is_loaded = false;
+    }
+
     /// Has it read again whether a path is taken, of which that is not known: a record of it may have been written.
     pub(crate) fn doubt(&self, path: &VolumePath) {
         let mut state = self.lock();

@@ -137,10 +137,15 @@ impl Parts {
         // Also where the class names no folder: its key may be what the class of another named.
         self.places.know(|| self.taken())?;
         if self.places.has_unknown() && path.exists(&self.data)? {
-            return Err(Error::precondition(format!(
-                "{} may belong to a volume whose record is broken, as the log says: mend that record, or remove it",
-                self.data.path().join(path.to_string()).display()
-            )));
+            // It may be mended by now.
+            self.places.read_again();
+            self.places.know(|| self.taken())?;
+            if self.places.has_unknown() {
+                return Err(Error::precondition(format!(
+                    "{} may belong to a volume whose record is broken, as the log says: mend that record, or remove it",
+                    self.data.path().join(path.to_string()).display()
+                )));
+            }
         }
         self.places.take(&path)
     }

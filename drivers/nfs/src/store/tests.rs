@@ -42,6 +42,7 @@ fn a_volume_is_not_given_the_folder_of_another_because_that_is_its_name() {
     assert!(store.health(&cx(), &volume).unwrap().is_empty());
     drop(store);
     // Nor where nobody can say where that other one is.
+    let record = fs::read(export.path(".dunnage/volumes/a")).unwrap();
     fs::write(export.path(".dunnage/volumes/a"), "broken").unwrap();
     let store = export.open("node-1");
     store.remove_remains(OsStr::new("shared"), None).unwrap();
@@ -49,6 +50,9 @@ fn a_volume_is_not_given_the_folder_of_another_because_that_is_its_name() {
     assert!(refused.to_string().contains("whose record is broken"), "{refused}");
     assert!(export.path("volumes/shared").exists());
     store.create(&cx(), &request("other", &[])).unwrap();
+    fs::write(export.path(".dunnage/volumes/a"), record).unwrap();
+    let refused = store.create(&cx(), &request("shared", &[])).unwrap_err();
+    assert!(refused.to_string().contains("cannot be a new volume's"), "{refused}");
 }
 
 /// The host has found a volume, the store is lost, and another of that name is made by who has it then.
