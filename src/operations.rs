@@ -1,7 +1,7 @@
 //! The table of running operations, and the threads they run on.
 //!
 //! What changes something goes through [`Operations`]: it runs as a task of its own that neither the client's
-//! disconnect nor its deadline ends, and holds what it touches until it has really ended. What may block in the kernel
+//! disconnect nor its deadline ends, and holds what it touches until it has really ended: see [`Keys`]. What may block in the kernel
 //! runs on the [`Workers`] of its backend, so that a dead store holds nobody else's threads. Reads use the workers
 //! alone, and [`Deadline::bound`] for the wait.
 

@@ -184,22 +184,38 @@ async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow:
         }
     }
     if client.offers().controller(ControllerRpc::ListSnapshots) {
-        snapshots(&client, backend, &mut copies, &mut rows).await?;
+        snapshots(&client, &backend, &mut copies, &mut rows).await?;
     }
-    rows.extend(copies.into_iter().filter(|(_, copy)| copy.kind == "volume").map(|(volume_id, copy)| {
-        let id = volume_id.parse::<VolumeId>().ok();
-        Row::Volume(VolumeRow {
-            backend: backend(id.as_ref().map(|id| id.instance.as_str())),
-            name: copy.name.clone(),
-            capacity_bytes: copy.capacity.unwrap_or_default(),
-            used_bytes: None,
-            staged: None,
-            published: Vec::new(),
-            volume_id,
-            copying: Some(copy),
-        })
-    }));
+    rows.extend(copies.into_iter().map(|(id, copy)| copied(id, copy, &backend)));
     Ok(Listed { rows, untold: untold_in(manifest) })
+}
+
+/// What is not there before it is copied.
+fn copied(id: String, copy: BackgroundCopy, backend: impl Fn(Option<&str>) -> String) -> Row {
+    let name = copy.name.clone();
+    if copy.kind == "snapshot" {
+        let instance = id.parse::<SnapshotId>().ok().map(|id| id.instance);
+        return Row::Snapshot(SnapshotRow {
+            backend: backend(instance.as_ref().map(|instance| instance.as_str())),
+            name,
+            size_bytes: copy.total,
+            source_volume_id: copy.source.clone(),
+            ready_to_use: false,
+            snapshot_id: id,
+            copying: Some(copy),
+        });
+    }
+    let instance = id.parse::<VolumeId>().ok().map(|id| id.instance);
+    Row::Volume(VolumeRow {
+        backend: backend(instance.as_ref().map(|instance| instance.as_str())),
+        name,
+        capacity_bytes: copy.capacity.unwrap_or_default(),
+        used_bytes: None,
+        staged: None,
+        published: Vec::new(),
+        volume_id: id,
+        copying: Some(copy),
+    })
 }
 
 /// Adds the snapshots, each with how far its copy is.

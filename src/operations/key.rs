@@ -31,12 +31,24 @@ pub enum Key {
         /// What the group is found by there.
         group: SnapshotKey,
     },
+    /// The use of a volume on this node, whatever its generation: what brings it here and takes it away.
+    Use {
+        /// The store.
+        instance: InstanceId,
+        /// What the volume is found by there.
+        volume: VolumeKey,
+    },
 }
 
 impl Key {
     /// The key of a volume that is being made, from the requested name's key.
     pub fn volume(instance: InstanceId, volume: VolumeKey) -> Self {
         Self::Volume { instance, volume }
+    }
+
+    /// The key of the use of a volume on this node.
+    pub fn use_of(instance: InstanceId, volume: VolumeKey) -> Self {
+        Self::Use { instance, volume }
     }
 
     /// The key of a snapshot.
@@ -50,7 +62,13 @@ impl Key {
     }
 }
 
-/// All that one call touches: what it changes it holds alone, what it copies from it shares with others that do.
+/// All that one call touches: what it changes it holds alone, what it only needs as it is it shares with others that do.
+///
+/// | a call                                | the volume | its use on this node            |
+/// |---------------------------------------|------------|---------------------------------|
+/// | makes, changes or removes it          | alone      | alone                           |
+/// | brings it to this node, takes it away | shared     | alone                           |
+/// | copies from it                        | shared     | shared, or not at all: see [`of_source`](Keys::of_source) |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
     /// Those held alone first; both parts are sorted, and each key is there once.
@@ -70,6 +88,23 @@ impl Keys {
         shared.dedup();
         all.append(&mut shared);
         Self { all: all.into(), alone }
+    }
+
+    /// Those of what makes, changes or removes a volume.
+    pub fn of_change(instance: InstanceId, volume: VolumeKey) -> [Key; 2] {
+        [Key::volume(instance.clone(), volume.clone()), Key::use_of(instance, volume)]
+    }
+
+    /// Those of what brings a volume to this node, or takes it away.
+    pub fn of_use(instance: InstanceId, volume: VolumeKey) -> Self {
+        Self::new([Key::use_of(instance.clone(), volume.clone())], [Key::volume(instance, volume)])
+    }
+
+    /// Those that a call shares which copies from a volume. Where it copies from volumes `in_use` they come and go
+    /// meanwhile; else what they are used for stays as it is.
+    pub fn of_source(source: &VolumeId, in_use: bool) -> impl Iterator<Item = Key> + use<> {
+        let [volume, its_use] = Self::of_change(source.instance.clone(), source.key.clone());
+        [Some(volume), (!in_use).then_some(its_use)].into_iter().flatten()
     }
 
     /// All of them.
@@ -106,6 +141,7 @@ impl fmt::Display for Key {
             Self::Volume { instance, volume } => write!(f, "volume {volume} of instance {instance}"),
             Self::Snapshot { instance, snapshot } => write!(f, "snapshot {snapshot} of instance {instance}"),
             Self::Group { instance, group } => write!(f, "group {group} of instance {instance}"),
+            Self::Use { instance, volume } => write!(f, "the use of volume {volume} of instance {instance}"),
         }
     }
 }

@@ -94,7 +94,15 @@ impl ServedBackend {
     /// group.
     pub fn delete_snapshot(&self, cx: &Context, id: &SnapshotId) -> Result<()> {
         let snapshots = self.snapshots()?;
-        match self.snapshot(cx, id) {
+        let found = match self.snapshot(cx, id) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                snapshots.abandon(cx, &id.key, &id.generation)?;
+                // It may have been whole at that moment.
+                self.snapshot(cx, id)
+            }
+            found => found,
+        };
+        match found {
             Ok(Snapshot { group: Some(group), .. }) => Err(Error::invalid(format!(
                 "the snapshot is a member of group {group} and goes with it alone: call DeleteVolumeGroupSnapshot"
             ))

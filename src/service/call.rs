@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::Shared;
 use crate::mount::Still;
-use crate::operations::{Deadline, Key, Keys, Lane, Request as Operation};
+use crate::operations::{Deadline, Keys, Lane, Request as Operation};
 use crate::registry::{ConfiguredBackend, ServedBackend};
 use crate::status;
 use crate::telemetry::{self, Field};
@@ -84,7 +84,7 @@ impl Shared {
         }
     }
 
-    /// Runs what changes a volume: as an operation that holds the volume's key until it has ended, on the backend's
+    /// Runs what changes a volume: as an operation that holds the volume and its use until it has ended, on the backend's
     /// threads. `fields` are what makes two calls the same.
     pub(super) async fn change<T: Clone + Send + Sync + 'static>(
         self: &Arc<Self>,
@@ -94,8 +94,21 @@ impl Shared {
         fields: &impl Hash,
         work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
-        let (keys, lane) = ([backend.key(volume)].into(), Lane::Changes(volume.clone()));
-        self.change_all(call, backend, keys, lane, fields, work).await
+        let keys = Keys::of_change(backend.backend.instance.clone(), volume.clone()).into();
+        self.change_all(call, backend, keys, Lane::Changes(volume.clone()), fields, work).await
+    }
+
+    /// Runs what brings a volume to this node, as [`change`](Self::change) does. The volume itself it only needs as it is.
+    pub(super) async fn bring<T: Clone + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        backend: Arc<ServedBackend>,
+        volume: &VolumeKey,
+        fields: &impl Hash,
+        work: impl FnOnce(&Self, &ServedBackend, &Context) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
+        let keys = Keys::of_use(backend.backend.instance.clone(), volume.clone());
+        self.change_all(call, backend, keys, Lane::Changes(volume.clone()), fields, work).await
     }
 
     /// Runs what changes something: as an operation that holds `keys` until it has ended, in the lane of what it changes.
@@ -114,7 +127,7 @@ impl Shared {
         self.change_at(call, configured, keys, lane, fields, work).await
     }
 
-    /// Runs what takes a volume away from this node, as [`change`](Self::change) does, also where the store of its
+    /// Runs what takes a volume away from this node, as [`bring`](Self::bring) does, also where the store of its
     /// backend is not open: the node's own records are enough.
     pub(super) async fn take_away<T: Clone + Send + Sync + 'static>(
         self: &Arc<Self>,
@@ -124,7 +137,7 @@ impl Shared {
         work: impl FnOnce(&Self, &ConfiguredBackend, &Context) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         let backend = self.plugin.configured_of(volume).map_err(refused)?;
-        let (configured, keys) = (backend.clone(), [Key::from(volume)].into());
+        let (configured, keys) = (backend.clone(), Keys::of_use(volume.instance.clone(), volume.key.clone()));
         let lane = Lane::Changes(volume.key.clone());
         self.change_at(call, configured, keys, lane, fields, move |shared, cx| work(shared, &backend, cx)).await
     }

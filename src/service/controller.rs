@@ -31,11 +31,12 @@ impl Controller for Services {
             (request.fingerprint.clone(), request.capacity, request.capabilities.clone(), accessibility.clone());
         let served = backend.clone();
         offered(shared.plugin.offers, request.source.as_ref()).map_err(refused)?;
-        let source = request.source.as_ref().map(|source| match source {
-            SourceId::Snapshot(id) => Key::snapshot(id.instance.clone(), id.key.clone()),
-            SourceId::Volume(id) => Key::from(id),
-        });
-        let keys = Keys::new([backend.key(&key)], source);
+        let of_source: Vec<Key> = match &request.source {
+            Some(SourceId::Snapshot(id)) => vec![Key::snapshot(id.instance.clone(), id.key.clone())],
+            Some(SourceId::Volume(id)) => Keys::of_source(id, backend.backend.copies_in_use).collect(),
+            None => Vec::new(),
+        };
+        let keys = Keys::new(Keys::of_change(backend.backend.instance.clone(), key.clone()), of_source);
         let volume = shared
             .change_all(
                 call.with_secrets(secrets),

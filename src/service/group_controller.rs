@@ -38,7 +38,8 @@ impl GroupController for Services {
         };
         let backend = shared.plugin.backend_with(instance).map_err(refused)?;
         let key = SnapshotKey::of_name(&name);
-        let keys = Keys::new([Key::group(instance.clone(), key.clone())], sources.iter().map(Key::from));
+        let of_sources = sources.iter().flat_map(|id| Keys::of_source(id, backend.backend.copies_in_use));
+        let keys = Keys::new([Key::group(instance.clone(), key.clone())], of_sources);
         let fields = fingerprint.clone();
         let new = NewGroup { name, sources, parameters, fingerprint };
         let (served, lane) = (backend.clone(), Lane::ChangesOfSnapshot(key));

@@ -23,7 +23,7 @@ impl Node for Services {
         let backend = shared.plugin.backend_of(&request.volume).map_err(refused)?;
         let (key, fields) = (request.volume.key.clone(), request.clone());
         shared
-            .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
+            .bring(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
                 backend.volume_where_known(cx, &request.volume)?;
                 backend.supports_on_node(&request.capability)?;
                 match backend.node()? {
@@ -75,7 +75,7 @@ impl Node for Services {
         let backend = shared.plugin.backend_of(&request.volume).map_err(refused)?;
         let (key, fields) = (request.volume.key.clone(), request.clone());
         shared
-            .change(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
+            .bring(call.with_secrets(secrets), backend, &key, &fields, move |shared, backend, cx| {
                 backend.volume_where_known(cx, &request.volume)?;
                 backend.supports_on_node(&request.capability)?;
                 let (node, staging) = backend.node()?;

@@ -29,7 +29,8 @@ pub(super) async fn create(
     let backend = shared.plugin.backend_of(&source).map_err(refused)?;
     let instance = backend.backend.instance.clone();
     let key = SnapshotKey::of_name(&name);
-    let keys = Keys::new([Key::snapshot(instance, key.clone())], [Key::from(&source)]);
+    let of_source = Keys::of_source(&source, backend.backend.copies_in_use);
+    let keys = Keys::new([Key::snapshot(instance, key.clone())], of_source);
     let lane = Lane::ChangesOfSnapshot(key);
     let fields = (fingerprint.clone(), accessibility.clone());
     let new = NewSnapshot { name, source, parameters, fingerprint };

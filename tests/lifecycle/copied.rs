@@ -1,19 +1,22 @@
 //! Copies in the background, as an orchestrator and an admin see them: on a disk that shares no blocks.
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
-use dunnage_test_common::{Client, Host, MIB, Need, Setup, Volume, block, can_run, create, get, mount_new, wait_until};
+use dunnage_test_common::{
+    Client, Host, MIB, Need, Setup, Volume, block, can_run, create, get, mount, mount_new, wait_until,
+};
 use serde_json::Value;
 use std::net::SocketAddr;
 use tonic::Code;
 
-use crate::{DUNNAGE, IMAGE, bring, is, take};
+use crate::{DIR, DUNNAGE, IMAGE, bring, is, take};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The size of the source, of which a copy takes more room than there is.
@@ -187,5 +190,95 @@ fn a_clone_that_nobody_asks_for_again_is_ended_by_the_deletion_of_its_id() -> Re
     bring(&rig.disks, &rig.volume)?;
     take(&rig.disks, &rig.volume)?;
     rig.disks.create_volume(create("copy", MIB, block()))?;
+    Ok(())
+}
+
+/// A file that nobody can open before this is dropped, or for 45 seconds.
+struct Leased {
+    _file: File,
+}
+
+#[allow(unsafe_code)]
+impl Leased {
+    fn new(path: &Path) -> Result<Self> {
+        // SAFETY: to ignore a signal runs no code. It would end the process when somebody wants the file.
+        unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+        let file = File::options().write(true).open(path)?;
+        // SAFETY: the descriptor is open, and the call takes no pointer.
+        let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+        ensure!(leased == 0, "{}", std::io::Error::last_os_error());
+        Ok(Self { _file: file })
+    }
+}
+
+#[test]
+fn a_folder_comes_and_goes_while_it_is_copied_and_the_copy_is_listed_and_ended_by_its_id() -> Result<()> {
+    let test = "a_folder_comes_and_goes_while_it_is_copied_and_the_copy_is_listed_and_ended_by_its_id";
+    if !can_run(test, &[Need::Root])? {
+        return Ok(());
+    }
+    let mut host = Setup::new()?.backend("files", "dir", "quota: none")?.start(DUNNAGE)?;
+    let mut files = host.client(DIR)?;
+    let made = files.create_volume(create("source", MIB, mount()))?.volume.context("no volume")?;
+    let volume = Volume::new(made, mount(), &host.setup().scratch().path().join("pods/source"), false);
+    let root = host.setup().root("files");
+    let path = root.join("volumes/source/file");
+    fs::write(&path, "words")?;
+    let leased = Leased::new(&path)?;
+    let request =
+        csi::CreateSnapshotRequest { source_volume_id: volume.id(), name: "nightly".into(), ..Default::default() };
+    let clone = |of: &str| csi::CreateVolumeRequest {
+        volume_content_source: Some(csi::VolumeContentSource {
+            r#type: Some(Type::Volume(VolumeSource { volume_id: of.into() })),
+        }),
+        ..create("copy", MIB, mount())
+    };
+    let asked = [
+        std::thread::spawn({
+            let (client, request) = (files.clone(), request.clone());
+            move || client.create_snapshot(request).map(drop)
+        }),
+        std::thread::spawn({
+            let (client, request) = (files.clone(), clone(&volume.id()));
+            move || client.create_volume(request).map(drop)
+        }),
+    ];
+    for job in ["snapshot.nightly", "volume.copy"] {
+        wait_until("the copy to begin", LIMIT, || Ok(root.join(".dunnage/jobs").join(job).exists()))?;
+    }
+    bring(&files, &volume)?;
+    ensure!(fs::read_dir(&volume.target)?.count() == 1);
+    take(&files, &volume)?;
+    ensure!(asked.iter().all(|call| !call.is_finished()), "nobody waited for the copies: the test does not test");
+    is("delete", files.delete_volume(volume.delete()), Code::Aborted)?;
+
+    host.kill()?;
+    for call in asked {
+        let answered = call.join().map_err(|_| anyhow::anyhow!("the caller panicked"))?;
+        ensure!(answered.is_err(), "{answered:?}");
+    }
+    // The kernel takes a lease away after a while.
+    drop(leased);
+    let leased = Leased::new(&path)?;
+    host.restart()?;
+    files = host.client(DIR)?;
+    let output = host.run(&["volumes", "--json"])?;
+    let rows: Vec<Value> =
+        String::from_utf8(output.stdout)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let row = rows.iter().find(|row| row["kind"] == "snapshot").with_context(|| format!("no snapshot: {rows:?}"))?;
+    assert_eq!((&row["name"], &row["ready_to_use"]), (&"nightly".into(), &false.into()));
+    assert_eq!(row["source_volume_id"], volume.id());
+    ensure!(!row["copying"].is_null(), "{row}");
+    ensure!(rows.iter().any(|row| row["kind"] == "volume" && row["name"] == "copy"), "{rows:?}");
+    let table = String::from_utf8(host.run(&["volumes"])?.stdout)?;
+    ensure!(table.lines().any(|line| line.contains("nightly") && line.contains("copying")), "{table}");
+
+    let snapshot_id = row["snapshot_id"].as_str().context("a snapshot without an id")?.to_owned();
+    files.delete_snapshot(csi::DeleteSnapshotRequest { snapshot_id, ..Default::default() })?;
+    ensure!(!root.join(".dunnage/jobs/snapshot.nightly").exists(), "the copy goes on");
+    drop(leased);
+    wait_until("the clone to be whole", LIMIT, || Ok(files.create_volume(clone(&volume.id())).is_ok()))?;
+    ensure!(files.list_snapshots(Default::default())?.entries.is_empty(), "a snapshot that was deleted has come");
+    files.delete_volume(volume.delete())?;
     Ok(())
 }

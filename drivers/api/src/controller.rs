@@ -147,6 +147,15 @@ pub trait Snapshots: Send + Sync {
     /// snapshot still exists, or the next attempt finishes the removal.
     fn delete(&self, cx: &Context, snapshot: &Snapshot) -> Result<()>;
 
+    /// Gives up the snapshot of this generation that is being copied, which [`find`](Self::find) does not know yet: its id is
+    /// to be deleted. Succeeds where there is none.
+    ///
+    /// # Errors
+    /// Where the copy cannot be ended.
+    fn abandon(&self, _cx: &Context, _key: &SnapshotKey, _generation: &Generation) -> Result<()> {
+        Ok(())
+    }
+
     /// As [`Create::is_half_deleted`], for a snapshot.
     ///
     /// # Errors

@@ -172,6 +172,8 @@ pub struct Backend {
     pub changed_blocks: Option<Arc<dyn ChangedBlocks>>,
     /// Whether [`Create`] makes volumes that hold what another volume holds.
     pub clones: bool,
+    /// Whether volumes come to this node and go from it while they are copied from.
+    pub copies_in_use: bool,
     /// Telling of the copies that are made in the background.
     pub copying: Option<Arc<dyn Copying>>,
     /// Letting nodes use a volume, where several could reach it.
@@ -200,6 +202,7 @@ impl Backend {
             groups: None,
             changed_blocks: None,
             clones: false,
+            copies_in_use: false,
             copying: None,
             attach: None,
             health: None,
@@ -268,6 +271,15 @@ impl Backend {
     #[must_use]
     pub fn with_clones(mut self) -> Self {
         self.clones = true;
+        self
+    }
+
+    /// A volume may be brought to this node and taken away from it while a call cuts a snapshot of it, or makes a volume from
+    /// it: the copy is of no one moment, and takes nothing from who uses the volume. For all other drivers the host lets
+    /// neither begin before the other has ended.
+    #[must_use]
+    pub fn with_copies_in_use(mut self) -> Self {
+        self.copies_in_use = true;
         self
     }
 

@@ -1,6 +1,5 @@
 //! What the copies that snapshots, restores and clones are have to know of these volumes.
 
-use std::fs;
 use std::io;
 
 use dunnage_driver_api::root::{Folder, FolderDriver, Folders, Reservation};
@@ -12,8 +11,6 @@ use crate::store::{DEFAULT_SIZE, Extra, Parts};
 /// What is kept of a copy that is being made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// During which run of the kernel it was begun: what was copied in another may not have reached the disk.
-    boot: String,
     /// Whether its folder is a project.
     project: bool,
 }
@@ -29,9 +26,7 @@ impl FolderDriver for Parts {
     }
 
     fn plan(&self, _: Option<&CreateVolume>) -> Result<Plan> {
-        const PATH: &str = "/proc/sys/kernel/random/boot_id";
-        let boot = fs::read_to_string(PATH).map_err(|error| Error::io(format!("cannot read {PATH}"), error))?;
-        Ok(Plan { boot: boot.trim().into(), project: self.quota.is_some() })
+        Ok(Plan { project: self.quota.is_some() })
     }
 
     fn plan_anew(&self, plan: &Plan) -> Result<Option<Plan>> {

@@ -60,6 +60,30 @@ impl Dir {
             ),
         })
     }
+
+    /// Opens the root.
+    fn store(&self, opening: &Opening) -> Result<Arc<Store>> {
+        let quota = self.quota().map_err(|error| Error::invalid(error.message))?;
+        let root = Root::open(&self.root, Self::NAME)?;
+        // For its owner alone: what lies below is reached by the mounts that the host makes.
+        let folders = Folders::open(root)?;
+        let quota = match quota {
+            Quota::Project => {
+                let quota = ProjectQuota::new(&folders.data, self.project_ids)?;
+                unlimited::warn(self.root.clone())?;
+                Some(quota)
+            }
+            Quota::None => None,
+        };
+        let parent = folders.data.reopen().map_err(folders.data.failed("open", ""))?;
+        let parent = Arc::new(DirectoryParent::new(parent));
+        let mode = self.mode.bits();
+        let parts = Arc::new(Parts { folders, parent, quota, mode, turn: Mutex::new(()) });
+        let copies = Arc::new(FolderCopies::open(parts.clone(), opening.threads)?);
+        let store = Arc::new(Store { parts, copies });
+        root::sweep(&store, |store| (&store.records, &store.data), Store::remove_remains)?;
+        Ok(store)
+    }
 }
 
 impl Driver for Dir {
@@ -75,26 +99,8 @@ impl Driver for Dir {
     }
 
     fn open(&self, opening: &Opening) -> Result<Backend> {
-        let quota = self.quota().map_err(|error| Error::invalid(error.message))?;
-        let root = Root::open(&self.root, Self::NAME)?;
-        // For its owner alone: what lies below is reached by the mounts that the host makes.
-        let folders = Folders::open(root)?;
-        let quota = match quota {
-            Quota::Project => {
-                let quota = ProjectQuota::new(&folders.data, self.project_ids)?;
-                unlimited::warn(self.root.clone())?;
-                Some(quota)
-            }
-            Quota::None => None,
-        };
-        let instance = folders.root.instance().clone();
-        let parent = folders.data.reopen().map_err(folders.data.failed("open", ""))?;
-        let parent = Arc::new(DirectoryParent::new(parent));
-        let mode = self.mode.bits();
-        let parts = Arc::new(Parts { folders, parent, quota, mode, turn: Mutex::new(()) });
-        let copies = Arc::new(FolderCopies::open(parts.clone(), opening.threads)?);
-        let store = Arc::new(Store { parts, copies: copies.clone() });
-        root::sweep(&store, |store| (&store.records, &store.data), Store::remove_remains)?;
+        let store = self.store(opening)?;
+        let (instance, copies) = (store.root.instance().clone(), store.copies.clone());
         Ok(Backend::new(instance, Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
             .with_create(store.clone())
@@ -104,6 +110,7 @@ impl Driver for Dir {
             .with_copying(copies.copying())
             .with_snapshots(copies, ParameterType::of::<NoParameters>())
             .with_clones()
+            .with_copies_in_use()
             .with_node(store, Staging::None))
     }
 

@@ -237,9 +237,10 @@ impl Parts {
 }
 
 impl Store {
-    /// Removes the empty folder of a create that was cut off. What has data in it and no record stays.
+    /// Removes the empty folder of a create that was cut off. What has data in it and no record stays, and so does a whole
+    /// copy that is in its place and has no record yet.
     pub(crate) fn remove_remains(&self, _: &OsStr, key: Option<&VolumeKey>) -> Result<()> {
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|key| !self.copies.makes(key)) {
             // Only what is empty goes; what does not go the next create of its name tells of.
             let _ = self.remove_empty(key);
         }

@@ -171,6 +171,10 @@ impl Snapshots for Controller {
         self.0.change(|store| store.copies.delete(cx, snapshot))
     }
 
+    fn abandon(&self, cx: &Context, key: &SnapshotKey, generation: &Generation) -> Result<()> {
+        self.0.change(|store| Snapshots::abandon(&*store.copies, cx, key, generation))
+    }
+
     fn is_half_deleted(&self, cx: &Context, snapshot: &Snapshot) -> Result<bool> {
         self.0.read(|store| store.copies.is_half_deleted(cx, snapshot))
     }

@@ -97,4 +97,4 @@ impl FolderDriver for Parts {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

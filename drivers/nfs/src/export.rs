@@ -58,7 +58,8 @@ impl Export {
         mount.reopen().map_err(mount.failed("open", ""))
     }
 
-    /// Looks into the export by `look`, which changes nothing there.
+    /// Looks into the export by `look`, on a thread that may be given up on. It changes nothing of a volume. Where the root
+    /// was lost it opens that anew, as any call does: the holder is written then, and what creates left is looked for.
     ///
     /// # Errors
     /// Those of `look`; where there is no answer in time, or one is owed still.

@@ -83,7 +83,8 @@ impl Driver for Nfs {
             .with_room(controller.clone())
             .with_copying(controller.clone())
             .with_snapshots(controller, ParameterType::of::<NoParameters>())
-            .with_clones())
+            .with_clones()
+            .with_copies_in_use())
     }
 
     fn check(&self, opening: &Opening) -> Vec<Finding> {

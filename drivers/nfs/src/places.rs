@@ -7,8 +7,8 @@ use dunnage_driver_api::{Error, Result};
 
 use crate::paths::VolumePath;
 
-/// The paths of all volumes. Those from before this process are read when they are first needed: only a class with
-/// `folder` can make two meet.
+/// The paths of all volumes. Those from before this process are read when one is first to be taken or removed: any name of
+/// a volume may be the folder of another.
 #[derive(Default)]
 pub(crate) struct Places(Mutex<State>);
 
@@ -16,6 +16,16 @@ pub(crate) struct Places(Mutex<State>);
 struct State {
     taken: BTreeSet<VolumePath>,
     is_loaded: bool,
+    /// Whether there are volumes of which nobody can say where they are.
+    has_unknown: bool,
+}
+
+/// What is taken, as far as that can be read.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) paths: BTreeSet<VolumePath>,
+    /// Whether there are volumes of which nobody can say where they are.
+    pub(crate) has_unknown: bool,
 }
 
 impl Places {
@@ -27,13 +37,19 @@ impl Places {
     ///
     /// # Errors
     /// Those of `load`.
-    pub(crate) fn know(&self, load: impl FnOnce() -> Result<BTreeSet<VolumePath>>) -> Result<()> {
+    pub(crate) fn know(&self, load: impl FnOnce() -> Result<Taken>) -> Result<()> {
         let mut state = self.lock();
         if !state.is_loaded {
-            state.taken.extend(load()?);
-            state.is_loaded = true;
+            let Taken { paths, has_unknown } = load()?;
+            state.taken.extend(paths);
+            (state.is_loaded, state.has_unknown) = (true, has_unknown);
         }
         Ok(())
+    }
+
+    /// Whether there are volumes of which nobody can say where they are: what is there may be theirs.
+    pub(crate) fn has_unknown(&self) -> bool {
+        self.lock().has_unknown
     }
 
     /// Takes a path for a volume.
@@ -58,10 +74,11 @@ impl Places {
         self.lock().taken.insert(path);
     }
 
-    /// Does something to a path that is nobody's, and of which none is below it; nobody takes it meanwhile.
+    /// Does something to a path that is nobody's, and of which none is below it; nobody takes it meanwhile. All that is
+    /// taken is to be [known](Self::know) before.
     pub(crate) fn unless_taken(&self, path: &VolumePath, work: impl FnOnce()) {
         let state = self.lock();
-        if !state.taken.contains(path) && state.first_below(path).is_none() {
+        if !state.has_unknown && !state.taken.contains(path) && state.first_below(path).is_none() {
             work();
         }
     }
@@ -69,6 +86,18 @@ impl Places {
     /// Gives a path back.
     pub(crate) fn free(&self, path: &VolumePath) {
         self.lock().taken.remove(path);
+    }
+
+    /// Has what is taken read again before it is asked for next.
+    pub(crate) fn read_again(&self) {
+        self.lock().is_loaded = false;
+    }
+
+    /// Has it read again whether a path is taken, of which that is not known: a record of it may have been written.
+    pub(crate) fn doubt(&self, path: &VolumePath) {
+        let mut state = self.lock();
+        state.taken.remove(path);
+        state.is_loaded = false;
     }
 
     /// Whether a volume lies below this path, other than the one at `new`.
@@ -97,7 +126,8 @@ mod tests {
     fn no_volume_lies_in_another_or_takes_its_place() {
         let places = Places::default();
         places.take(&path("cc/d")).unwrap();
-        places.know(|| Ok([path("a/b"), path("a.x"), path("c")].into())).unwrap();
+        let taken = Taken { paths: [path("a/b"), path("a.x"), path("c")].into(), has_unknown: false };
+        places.know(|| Ok(taken)).unwrap();
         places.know(|| panic!("it knows")).unwrap();
         for refused in ["a", "a/b", "a/b/c", "c", "c/d", "c/d/e", "cc", "cc/d"] {
             let error = places.take(&path(refused)).unwrap_err().to_string();
@@ -120,6 +150,11 @@ mod tests {
             places.unless_taken(&path(free), || done = true);
             assert_eq!(done, expected, "{free}");
         }
+        places.doubt(&path("cc/e"));
+        assert!(places.know(|| Err(Error::internal("the server is silent"))).is_err());
+        places.know(|| Ok(Taken { paths: [path("cc/e")].into(), has_unknown: true })).unwrap();
+        assert!(places.take(&path("cc/e")).is_err() && places.has_unknown());
+        places.unless_taken(&path("h/ij"), || panic!("it may be a volume's of which nothing can be read"));
         places.free(&path("cc/e"));
         assert!(!places.has_below_other(&path("cc"), &path("cc/d")));
     }

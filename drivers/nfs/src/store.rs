@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, OnDelete};
 use crate::config::Nfs;
-use crate::export::squash;
+use crate::export::{is_away, squash};
 use crate::paths::VolumePath;
-use crate::places::Places;
+use crate::places::{Places, Taken};
 use crate::retained::{self, RETAINED};
 
 /// The size of a volume whose request names none.
@@ -95,6 +95,8 @@ impl Store {
     /// Removes the empty folder of a create that was cut off, or of a path without a volume. What has anything in it stays.
     fn remove_remains(&self, name: &OsStr, _: Option<&VolumeKey>) -> Result<()> {
         if let Some(path) = name.to_str().and_then(|name| VolumePath::new(name).ok()) {
+            // A volume may lie here, or below, whose key is another.
+            self.places.know(|| self.taken())?;
             // What does not go the next create of its name tells of.
             self.places.unless_taken(&path, || drop(self.data.remove_folder(name)));
         }
@@ -112,6 +114,12 @@ impl Parts {
         Ok(self.records.get(key)?.map(|record| record.volume))
     }
 
+    /// The record of this very volume. The store may have been lost since the host looked, and be opened anew with another
+    /// volume of this name.
+    fn record_of(&self, volume: &Volume) -> Result<Option<Record<Extra>>> {
+        Ok(self.records.get(&volume.key)?.filter(|record| record.volume.generation == volume.generation))
+    }
+
     pub(crate) fn is_ours(&self) -> Result<bool> {
         self.tenure.is_ours()
     }
@@ -125,23 +133,44 @@ impl Parts {
 
     /// Takes the path of a volume that is to be made.
     pub(crate) fn take_place(&self, key: &VolumeKey, extra: &Extra) -> Result<()> {
-        if extra.folder.is_some() {
+        let path = extra.path(key);
+        // Also where the class names no folder: its key may be what the class of another named.
+        self.places.know(|| self.taken())?;
+        if self.places.has_unknown() && path.exists(&self.data)? {
+            // It may be mended by now.
+            self.places.read_again();
             self.places.know(|| self.taken())?;
+            if self.places.has_unknown() {
+                return Err(Error::precondition(format!(
+                    "{} may belong to a volume whose record is broken, as the log says: mend that record, or remove it",
+                    self.data.path().join(path.to_string()).display()
+                )));
+            }
         }
-        self.places.take(&extra.path(key))
+        self.places.take(&path)
     }
 
     /// The paths of all volumes, and of what is retained.
-    fn taken(&self) -> Result<BTreeSet<VolumePath>> {
-        let mut taken = match self.root.folder().folder(RETAINED) {
+    fn taken(&self) -> Result<Taken> {
+        let mut has_unknown = false;
+        let mut paths = match self.root.folder().folder(RETAINED) {
             Ok(retained) => retained::places(&retained, &self.data)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
             Err(error) => return Err(self.root.folder().failed("open", RETAINED)(error)),
         };
-        self.records.each(|record| {
-            taken.insert(record.extra.path(&record.volume.key));
+        self.records.each(|key, record| {
+            match record {
+                Ok(record) => drop(paths.insert(record.extra.path(key))),
+                Err(error) if is_away(&error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(key = key.as_str(), error = error.report(), "nobody can say where a volume lies");
+                    paths.insert(VolumePath::of_key(key));
+                    has_unknown = true;
+                }
+            }
+            Ok(())
         })?;
-        Ok(taken)
+        Ok(Taken { paths, has_unknown })
     }
 
     /// That no folder above a path has files in it and no volume: one that has is not one of ours to put volumes in.
@@ -268,12 +297,13 @@ impl Create for Store {
         // The folder before the record: a durable record promises that there is a folder.
         let made = self.make(&path, &class).and_then(|()| self.records.put(&Record { volume: volume.clone(), extra }));
         if let Err(error) = made {
-            let written = self.records.get(key);
-            if matches!(written, Ok(None)) {
-                self.remove_empty(&path);
-            }
-            if !matches!(written, Ok(Some(_))) {
-                self.places.free(&path);
+            match self.records.get(key) {
+                Ok(None) => {
+                    self.remove_empty(&path);
+                    self.places.free(&path);
+                }
+                Ok(Some(_)) => {}
+                Err(_) => self.places.doubt(&path),
             }
             return Err(error);
         }
@@ -281,13 +311,19 @@ impl Create for Store {
     }
 
     fn delete(&self, cx: &Context, volume: &Volume) -> Result<()> {
+        // What has no record is gone, and whatever lies where it was is not its own.
+        let Some(Record { extra, .. }) = self.record_of(volume)? else { return Ok(()) };
         self.copies.release(cx, volume)?;
-        let extra = self.records.get(&volume.key)?.map(|record| record.extra).unwrap_or_default();
         // The data before the record: data without a record would be nobody's and in the way of the next of that name.
         self.put_away(volume, &extra)?;
         self.records.remove(&volume.key)?;
         if extra.on_delete != OnDelete::Retain {
-            self.places.free(&extra.path(&volume.key));
+            let path = extra.path(&volume.key);
+            self.places.free(&path);
+            for above in path.above().collect::<Vec<_>>().iter().rev() {
+                // What is not empty stays, and so does what a volume is being made in.
+                self.places.unless_taken(above, || self.remove_empty(above));
+            }
         }
         Ok(())
     }
@@ -297,15 +333,14 @@ impl Create for Store {
     }
 
     fn is_half_deleted(&self, _: &Context, volume: &Volume) -> Result<bool> {
-        let Some(record) = self.records.get(&volume.key)? else { return Ok(false) };
+        let Some(record) = self.record_of(volume)? else { return Ok(false) };
         record.extra.path(&volume.key).exists(&self.data).map(|found| !found)
     }
 }
 
 impl Expand for Store {
     fn expand(&self, _: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded> {
-        let key = &volume.key;
-        let mut record = self.records.get(key)?.ok_or_else(|| Error::not_found(format!("there is no volume {key}")))?;
+        let mut record = self.record_of(volume)?.ok_or_else(|| gone(volume))?;
         let old = record.volume.capacity;
         let size = if capacity.holds(old) { old } else { capacity.choose(old, 1)? };
         if size < old {
@@ -320,10 +355,13 @@ impl Expand for Store {
     }
 }
 
+fn gone(volume: &Volume) -> Error {
+    Error::not_found(format!("volume {} of generation {} is gone", volume.key, volume.generation))
+}
+
 impl Health for Store {
     fn health(&self, _: &Context, volume: &Volume) -> Result<Vec<HealthFinding>> {
-        let extra = self.records.get(&volume.key)?.map(|record| record.extra).unwrap_or_default();
-        let path = extra.path(&volume.key);
+        let path = self.record_of(volume)?.ok_or_else(|| gone(volume))?.extra.path(&volume.key);
         if !path.exists(&self.data)? {
             let place = self.data.path().join(path.to_string());
             let message = format!("the folder {} is missing: restore it from a backup", place.display());
@@ -338,3 +376,6 @@ impl Room for Store {
         Ok(Capacity::new(self.root.sizes()?.available.minus(self.records.reserved())).at_least(Bytes::new(1)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,8 +62,12 @@ impl<G: Serialize + DeserializeOwned + Clone + PartialEq> Grants<G> {
         let root = Root::open(folder, &marker(driver, instance))?;
         let records = root.records()?;
         let mut known = BTreeMap::new();
-        records.each(|record| {
-            known.insert(record.volume.key.clone(), record);
+        records.each(|key, record| {
+            match record {
+                Ok(record) => drop(known.insert(key.clone(), record)),
+                Err(error) => tracing::warn!(key = key.as_str(), error = error.report(), "a record is left out"),
+            }
+            Ok(())
         })?;
         Ok(Self { records, known: Mutex::new(known), busy: Mutex::default(), freed: Condvar::new(), _root: root })
     }

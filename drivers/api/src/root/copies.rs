@@ -19,6 +19,7 @@ use crate::capacity::Bytes;
 use crate::context::Context;
 use crate::copying::{Copying, TargetKey};
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::VolumeKey;
 use crate::snapshot::SourceId;
 use crate::volume::{CreateVolume, Volume};
 
@@ -62,11 +63,9 @@ impl<D: FolderDriver> FolderCopies<D> {
             let is_of = |record: SnapshotRecord<D::Extra>| record.snapshot.generation == *generation;
             match folders.snapshots.get(key).map(|record| record.is_some_and(is_of)) {
                 Ok(true) => {}
-                Ok(false) => self.jobs.remove(&target.key())?,
-                // It must not keep the others from being served. Whoever works on it meets the same error.
+                Ok(false) => self.log(&target.key(), "cannot remove a copy in vain", self.jobs.remove(&target.key())),
                 Err(error) => {
-                    let target = target.key();
-                    tracing::error!(%target, error = error.report(), "cannot find out whether a copy is to be gone on with");
+                    self.log(&target.key(), "cannot find out whether a copy is to be gone on with", Err(error));
                 }
             }
         }
@@ -75,16 +74,32 @@ impl<D: FolderDriver> FolderCopies<D> {
             let (name, _) = entry.map_err(unfinished.failed("list", ""))?;
             match name.to_str() {
                 Some(name) if name.parse().is_ok_and(|key| self.jobs.get(&key).is_some()) => {}
-                Some(name) => self.worker.discard_unfinished(name)?,
-                None => folders.root.trash().discard(unfinished, &name)?,
+                Some(text) => self.log(&text, "cannot discard what no copy has", self.worker.discard_unfinished(text)),
+                None => {
+                    let discarded = folders.root.trash().discard(unfinished, &name);
+                    self.log(&name.display(), "cannot discard what no copy has", discarded);
+                }
             }
         }
         self.jobs.take_up(self.worker.clone())
     }
 
+    /// What becomes of one copy must not keep the others from being served. Whoever works on it meets the same error.
+    fn log(&self, target: &dyn std::fmt::Display, what: &str, done: Result<()>) {
+        if let Err(error) = done {
+            let root = self.folders().root.folder().path().display();
+            tracing::error!(%root, %target, error = error.report(), "{what}");
+        }
+    }
+
     /// What is being copied, for people to see.
     pub fn copying(&self) -> Arc<dyn Copying> {
         self.jobs.clone()
+    }
+
+    /// Whether a copy is to be the volume of this key: what lies in its place is that copy's, also while it has no record.
+    pub fn makes(&self, key: &VolumeKey) -> bool {
+        self.jobs.get(&TargetKey::Volume(key.clone())).is_some()
     }
 
     /// The sizes of the volumes that are being made, added up: they have no record yet.
@@ -94,7 +109,7 @@ impl<D: FolderDriver> FolderCopies<D> {
 
     /// Whether the request is for [`create`](Self::create), and not for an empty volume.
     pub fn is_for(&self, request: &CreateVolume) -> bool {
-        request.content.is_some() || self.jobs.get(&TargetKey::Volume(request.key.clone())).is_some()
+        request.content.is_some() || self.makes(&request.key)
     }
 
     /// Makes a volume that holds what another or a snapshot holds.
@@ -140,7 +155,7 @@ impl<D: FolderDriver> FolderCopies<D> {
         self.refuse_made(request)?;
         self.driver.take(&request.key, &plan)?;
         let begun = self.begin_taken(volume, source, &plan);
-        if begun.is_err() && self.jobs.get(&TargetKey::Volume(request.key.clone())).is_none() {
+        if begun.is_err() && !self.makes(&request.key) {
             self.driver.let_go(&request.key, &plan);
         }
         begun
@@ -160,16 +175,19 @@ impl<D: FolderDriver> FolderCopies<D> {
         begun.start()
     }
 
-    /// How much there is to copy, as far as that is known.
+    /// How much there is to copy, as far as that is known. From a source that is another by now nothing is copied.
     fn used(&self, source: &SourceId) -> Result<Bytes> {
         let folders = self.folders();
         let (extra, size) = match source {
             SourceId::Volume(id) => {
-                let record = folders.records.get(&id.key)?.map(|record| (record.extra, record.volume.capacity));
+                let record = folders.records.get(&id.key)?.filter(|record| record.volume.generation == id.generation);
+                let record = record.map(|record| (record.extra, record.volume.capacity));
                 record.ok_or_else(|| Error::not_found(format!("volume {id} is gone")))?
             }
             SourceId::Snapshot(id) => {
-                let record = folders.snapshots.get(&id.key)?.map(|record| (record.extra, record.snapshot.size));
+                let record =
+                    folders.snapshots.get(&id.key)?.filter(|record| record.snapshot.generation == id.generation);
+                let record = record.map(|record| (record.extra, record.snapshot.size));
                 record.ok_or_else(|| Error::not_found(format!("snapshot {id} is gone")))?
             }
         };
@@ -179,6 +197,8 @@ impl<D: FolderDriver> FolderCopies<D> {
     /// Waits for a copy. One that fails while somebody waits for it is given up: the caller is told, and may begin another.
     fn wait<T>(&self, cx: &Context, key: &TargetKey, made: impl Fn() -> Result<Option<T>>) -> Result<T> {
         let gone = || Error::internal(format!("the copy to {key} was given up")).retry(true);
+        // Nobody works on one that could neither be started nor removed.
+        self.jobs.go_on(key)?;
         match self.jobs.wait(key, cx.deadline) {
             Ok(()) => made()?.ok_or_else(gone),
             Err(error) if error.kind() == ErrorKind::Running => Err(error),

@@ -164,12 +164,12 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
     /// Writes the record of a new job; durable when it returns. From the first moment the source is refused.
     ///
     /// # Errors
-    /// Where there is a job of this key, or it cannot be written.
+    /// Where there is a job of this key, unless that is one that was never started; or it cannot be written.
     pub fn begin(&self, job: Job<E>) -> Result<Begun<'_, E>> {
         let key = job.target.key();
         {
             let mut table = self.shared.lock();
-            if table.entries.contains_key(&key) {
+            if table.entries.get(&key).is_some_and(|entry| !entry.is_left) {
                 return Err(Error::precondition(format!("{key} is being copied already")).retry(true));
             }
             table.entries.insert(key.clone(), Entry::new(job.clone()));
@@ -240,7 +240,7 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Jobs<E> {
     pub fn go_on(&self, key: &TargetKey) -> Result<()> {
         let mut table = self.shared.lock();
         if let Some(entry) = table.entries.get_mut(key).filter(|entry| entry.phase == Phase::Idle) {
-            entry.phase = Phase::Due(Instant::now());
+            (entry.phase, entry.is_left) = (Phase::Due(Instant::now()), false);
         }
         self.see_to_threads(table)
     }

@@ -226,20 +226,19 @@ impl<E: Serialize + DeserializeOwned> Records<E> {
         Ok(page)
     }
 
-    /// Gives every record to `each`, in the order of their keys. A broken one is left out and logged. Waits until the names
-    /// are known, and reads every file.
+    /// Gives every record to `each`, in the order of their keys, or why it cannot be read. Waits until the names are known,
+    /// and reads every file.
     ///
     /// # Errors
-    /// Those of [`contains`](Self::contains).
-    pub fn each(&self, mut each: impl FnMut(Record<E>)) -> Result<()> {
+    /// Those of [`contains`](Self::contains), and those of `each`, which end it.
+    pub fn each(&self, mut each: impl FnMut(&VolumeKey, Result<Record<E>>) -> Result<()>) -> Result<()> {
         self.inner.settle()?;
         let state = self.inner.index.ready(Ready::Names, |from| self.inner.load(from))?;
         let keys: Vec<VolumeKey> = state.after(None).map(|(key, _)| key.clone()).collect();
         drop(state);
         for key in keys {
-            match self.get(&key) {
-                Ok(record) => record.into_iter().for_each(&mut each),
-                Err(error) => tracing::warn!(key = key.as_str(), error = error.report(), "a record is left out"),
+            if let Some(record) = self.get(&key).transpose() {
+                each(&key, record)?;
             }
         }
         Ok(())

@@ -5,9 +5,9 @@
 //! ACLs and hard links. The tree may be in use meanwhile: each file is then copied as it is at some moment, and what
 //! vanishes, comes or changes its kind is no error.
 //!
-//! A copy that was cut off goes on where it was: what has the size, times, owner and mode of its original is whole, since
-//! these are set last. That is so while the machine runs. Nothing is on the disk for certain before the copy has ended, so
-//! after a reboot it is to be begun anew; [over the network](TreeCopy::over_network) each file is there before it is whole.
+//! A copy that was cut off goes on where it was: a file that has the size, times, owner and mode of its original is whole,
+//! since mode and times are set last, once all else of it was made durable. That holds after a kill, after a sync that
+//! failed, after a reboot, and on another machine.
 //!
 //! Everything is relative to descriptors. A symlink is copied as what it is, no mount is entered, and however deep the
 //! tree is, only the lowest of the folders on the way are open: one further up is opened again from below, and entered
@@ -22,6 +22,7 @@ mod data;
 mod entry;
 mod level;
 mod links;
+mod pending;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -33,6 +34,7 @@ use super::folder::Folder;
 use super::trash::Names;
 use crate::error::{Error, Result};
 use level::{Here, Levels};
+use pending::Unsettled;
 
 /// How far a copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,9 +56,9 @@ pub struct TreeCopy<'a> {
     /// A folder beside the target, empty or of the attempt before this one. It gets a second name of each file that has
     /// several, so that they are found again without a list in memory, and is to be discarded when the copy has ended.
     pub beside: &'a Folder,
-    /// Whether the files are on a server. Then the data of each is there, durably, before its copy counts as whole, so that
-    /// another machine can go on with the copy; and the server is asked to copy no more at once than it does in one call:
-    /// for what takes longer a client waits until it is called back, which may be never.
+    /// Whether the files are on a server. Then each is made durable alone, where else many are together; and the server is
+    /// asked to copy no more at once than it does in one call: for what takes longer a client waits until it is called
+    /// back, which may be never.
     pub over_network: bool,
 }
 
@@ -80,6 +82,8 @@ impl TreeCopy<'_> {
             ended: None,
             names: Names::new()?,
             over_network: self.over_network,
+            synced: &synced,
+            unsettled: Unsettled::default(),
             shares: true,
             ranges: true,
             buffer: vec![0; data::PIECE],
@@ -87,7 +91,7 @@ impl TreeCopy<'_> {
             value: vec![0; attributes::LARGEST],
         };
         let mut levels = Levels::default();
-        let walked = copier.walk(self, &mut levels);
+        let walked = copier.walk(self, &mut levels).and_then(|()| copier.settle());
         if let Some(error) = copier.ended {
             return Err(error);
         }
@@ -109,6 +113,9 @@ struct Copier<'a> {
     /// For what is in the way of the copy, and is put aside.
     names: Names,
     over_network: bool,
+    /// What a sync is asked of: it was open before anything was written.
+    synced: &'a Folder,
+    unsettled: Unsettled,
     /// Whether files can share blocks.
     shares: bool,
     /// Whether the kernel copies from file to file.

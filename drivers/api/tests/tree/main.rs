@@ -6,4 +6,5 @@ mod changing;
 mod cut_off;
 mod deep;
 mod kept;
+mod lost;
 mod support;

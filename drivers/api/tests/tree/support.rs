@@ -50,6 +50,16 @@ impl Disk {
         Self { kind, path, _folder: Some(folder), _image: Some(image) }
     }
 
+    /// That of an image, in this place.
+    pub(crate) fn of_image(image: &Path, path: &Path) -> Self {
+        run("mount", &["-o", "loop", text(image), text(path)]);
+        Self { kind: "ext4", path: path.into(), _folder: None, _image: None }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn place(&self) -> Place {
         Place::at(&self.path)
     }

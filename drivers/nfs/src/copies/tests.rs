@@ -19,7 +19,7 @@ use crate::store::Store;
 /// So many that a copy is cut off long before its end.
 const FILES: usize = 6000;
 
-fn cx() -> Context {
+pub(crate) fn cx() -> Context {
     Context::new(Duration::from_secs(60), Arc::new(System))
 }
 
@@ -28,7 +28,7 @@ fn impatient() -> Context {
     Context::new(Duration::ZERO, Arc::new(System))
 }
 
-fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let late = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(value) = done() {
@@ -40,27 +40,27 @@ fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 }
 
 /// An export that is a folder of this machine.
-struct Export(TempDir);
+pub(crate) struct Export(TempDir);
 
 impl Export {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         Root::init(temp.path(), Nfs::NAME).unwrap();
         Self(temp)
     }
 
-    fn try_open(&self, node: &str) -> Result<Arc<Store>> {
+    pub(crate) fn try_open(&self, node: &str) -> Result<Arc<Store>> {
         let config = serde_json::json!({"server": "nas", "export": "/", "quota": "none"});
         let folder = Folder::at(self.0.path()).unwrap();
         Store::open(&serde_json::from_value(config).unwrap(), folder, &node.parse().unwrap(), 16)
     }
 
     /// The threads of the one before let go of its lock when they end.
-    fn open(&self, node: &str) -> Arc<Store> {
+    pub(crate) fn open(&self, node: &str) -> Arc<Store> {
         until("the root can be opened", || self.try_open(node).ok())
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.0.path().join(path)
     }
 
@@ -83,13 +83,13 @@ impl Export {
     }
 }
 
-fn request(name: &str, class: &[(&str, &str)]) -> CreateVolume {
+pub(crate) fn request(name: &str, class: &[(&str, &str)]) -> CreateVolume {
     let range = CapacityRange::new(4096, 0).unwrap();
     let parameters = Parameters::new(class.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect());
     CreateVolume::new(name, range, Vec::new(), parameters, Fingerprint::of(&BTreeMap::new()))
 }
 
-fn id(store: &Store, volume: &Volume) -> VolumeId {
+pub(crate) fn id(store: &Store, volume: &Volume) -> VolumeId {
     let (instance, key, generation) = (store.instance().clone(), volume.key.clone(), volume.generation.clone());
     VolumeId { instance, key, generation }
 }
@@ -104,7 +104,7 @@ fn again<T>(cx: &Context, mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-fn snap(store: &Store, cx: &Context, name: &str, volume: &Volume) -> Result<Snapshot> {
+pub(crate) fn snap(store: &Store, cx: &Context, name: &str, volume: &Volume) -> Result<Snapshot> {
     let fingerprint = Fingerprint::of(&BTreeMap::new());
     let request = CreateSnapshot::new(name, id(store, volume), volume.clone(), Default::default(), fingerprint);
     again(cx, || Snapshots::create(&*store.copies, cx, &request))
@@ -119,7 +119,7 @@ fn clone(store: &Store, cx: &Context, volume: &Volume, request: CreateVolume) ->
     })
 }
 
-fn full(export: &Export, store: &Store, name: &str, files: usize) -> Volume {
+pub(crate) fn full(export: &Export, store: &Store, name: &str, files: usize) -> Volume {
     let volume = store.create(&cx(), &request(name, &[])).unwrap();
     for file in 0..files {
         fs::write(export.path(&format!("volumes/{name}/{file}")), vec![file as u8; file % 3000]).unwrap();

@@ -70,7 +70,7 @@ impl<D: FolderDriver> FolderCopies<D> {
     /// Sees to it that nothing is copied from a volume that is to be removed, nor to it.
     ///
     /// # Errors
-    /// [`FailedPrecondition`](ErrorKind::FailedPrecondition) where a copy needs it that gets on.
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where a copy needs it that gets on.
     pub fn release(&self, cx: &Context, volume: &Volume) -> Result<()> {
         self.give_up_failing(cx, |source| matches!(source, SourceId::Volume(id) if id.key == volume.key))?;
         self.jobs.refuse_volume(&volume.key)?;

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::controller::Snapshots;
 use crate::copying::TargetKey;
 use crate::error::Result;
-use crate::id::SnapshotKey;
+use crate::id::{Generation, SnapshotKey};
 use crate::root::{Job, SnapshotRecord, Target};
 use crate::snapshot::{CreateSnapshot, Snapshot, SourceId};
 
@@ -70,12 +70,21 @@ impl<D: FolderDriver> Snapshots for FolderCopies<D> {
 
     fn delete(&self, cx: &Context, snapshot: &Snapshot) -> Result<()> {
         let (key, folders) = (&snapshot.key, self.folders());
+        let record = folders.snapshots.get(key)?.filter(|record| record.snapshot.generation == snapshot.generation);
+        // It is gone: what has this name now is another, in a root that was opened anew since the host looked.
+        let Some(SnapshotRecord { extra, .. }) = record else { return Ok(()) };
         self.give_up_failing(cx, |source| matches!(source, SourceId::Snapshot(id) if id.key == *key))?;
         self.jobs.refuse_snapshot(key)?;
         self.forget_job(cx, &TargetKey::Snapshot(key.clone()))?;
-        let extra = folders.snapshots.get(key)?.map(|record| record.extra).unwrap_or_default();
         self.worker.discard(&folders.snapshot_data, key.as_str(), Some(&extra))?;
         folders.snapshots.remove(key)
+    }
+
+    fn abandon(&self, cx: &Context, key: &SnapshotKey, generation: &Generation) -> Result<()> {
+        let target = TargetKey::Snapshot(key.clone());
+        let is_of =
+            |job: Job<D::Plan>| matches!(job.target, Target::Snapshot { generation: its, .. } if its == *generation);
+        if self.jobs.get(&target).is_some_and(is_of) { self.give_up(cx, &target) } else { Ok(()) }
     }
 
     fn is_half_deleted(&self, _: &Context, snapshot: &Snapshot) -> Result<bool> {

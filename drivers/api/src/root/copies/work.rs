@@ -158,6 +158,9 @@ impl<D: FolderDriver> Worker<D> {
         // What else has its place is somebody else's.
         if self.is_unfinished(&key)? || !place.contains(&name)? {
             self.put_in_place(&key, &place, &name)?;
+        } else {
+            // Whoever put it there may not have made it durable.
+            place.sync().map_err(place.failed("sync", &name))?;
         }
         self.record(target, self.0.extra(&place, &name, plan)?)
     }

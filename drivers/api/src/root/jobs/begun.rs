@@ -33,7 +33,10 @@ impl<E: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Drop for B
         if let Some(key) = self.key.take()
             && let Err(error) = self.jobs.remove(&key)
         {
-            // It stays a job that nobody works on: whoever begins it again, or opens the root, removes it.
+            // It stays a job that nobody works on, until it is begun again, gone on with, or the root is opened anew.
+            if let Some(entry) = self.jobs.shared.lock().entries.get_mut(&key) {
+                entry.is_left = true;
+            }
             tracing::warn!(target = %key, error = error.report(), "cannot remove a job that was not started");
         }
     }

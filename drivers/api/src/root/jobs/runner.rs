@@ -42,6 +42,10 @@ impl<E: Serialize + DeserializeOwned + Clone> Attempt<'_, E> {
         if let Some(entry) = table.entries.get_mut(&self.key) {
             // A driver may only guess how much there is.
             (entry.done, entry.total) = (done, self.job.total.max(done));
+            if done > entry.furthest {
+                // It gets on, past where the attempt before failed.
+                (entry.furthest, entry.error) = (done, None);
+            }
             if self.told.elapsed() >= TOLD {
                 self.told = Instant::now();
                 let progress = entry.progress();

@@ -30,6 +30,8 @@ pub(super) struct Entry<E> {
     /// How far it is, durable or not.
     pub(super) done: Bytes,
     pub(super) total: Bytes,
+    /// How far an attempt has ever come.
+    pub(super) furthest: Bytes,
     pub(super) phase: Phase,
     /// Why the last attempt failed, until it gets on.
     pub(super) error: Option<Error>,
@@ -37,6 +39,8 @@ pub(super) struct Entry<E> {
     pub(super) failures: u32,
     /// Whether the disk may say something else of it: a write failed, and may have been done all the same.
     pub(super) doubtful: bool,
+    /// Whether it was never started, and could not be removed either: who begins it again has its place.
+    pub(super) is_left: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +109,17 @@ impl<E: Clone> Table<E> {
 impl<E> Entry<E> {
     pub(super) fn new(job: Job<E>) -> Self {
         let (done, total) = (job.done, job.total);
-        Self { job, done, total, phase: Phase::Idle, error: None, failures: 0, doubtful: false }
+        Self {
+            job,
+            done,
+            total,
+            furthest: done,
+            phase: Phase::Idle,
+            error: None,
+            failures: 0,
+            doubtful: false,
+            is_left: false,
+        }
     }
 
     /// An attempt failed. Answers after what time there is another one, if there is.

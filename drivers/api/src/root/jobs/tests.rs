@@ -421,6 +421,53 @@ fn an_attempt_that_is_made_is_not_told_for_the_one_that_failed() {
 }
 
 #[test]
+fn a_copy_that_gets_on_past_where_it_failed_is_not_failing() {
+    let attempts = AtomicUsize::new(0);
+    let (go, wait) = mpsc::channel::<()>();
+    let (wait, (working, at_work)) = (Mutex::new(wait), mpsc::channel());
+    let rig = Rig::doing(move |attempt| {
+        attempt.reached(Bytes::new(10))?;
+        if attempts.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err(failing());
+        }
+        working.send(()).unwrap();
+        let _ = wait.lock().unwrap().recv();
+        attempt.reached(Bytes::new(11))?;
+        working.send(()).unwrap();
+        let _ = wait.lock().unwrap().recv();
+        Ok(())
+    });
+    rig.start("copy");
+    at_work.recv_timeout(HANG).unwrap();
+    assert!(rig.copies()[0].error.is_some(), "it is where it failed before");
+    go.send(()).unwrap();
+    at_work.recv_timeout(HANG).unwrap();
+    assert!(rig.copies()[0].error.is_none(), "it gets on");
+}
+
+#[test]
+fn a_job_that_could_neither_be_started_nor_removed_is_begun_again_or_gone_on_with() {
+    let rig = Rig::doing(|_| Ok(()));
+    let key = job("copy").target.key();
+    for again in [true, false] {
+        let begun = rig.put(job("copy"));
+        assert_eq!(rig.begin(job("copy")).err().unwrap().kind(), ErrorKind::FailedPrecondition);
+        // Something that is no file cannot be removed as one.
+        fs::remove_file(rig.record(&key)).unwrap();
+        fs::create_dir(rig.record(&key)).unwrap();
+        drop(begun);
+        fs::remove_dir(rig.record(&key)).unwrap();
+        assert!(rig.get(&key).is_some(), "it was removed: the test does not test");
+        if again {
+            rig.put(job("copy")).start().unwrap();
+        } else {
+            rig.go_on(&key).unwrap();
+        }
+        rig.wait(&key, soon()).unwrap();
+    }
+}
+
+#[test]
 fn a_broken_record_is_left_alone_and_one_of_a_later_release_is_not_served_without_that() {
     let rig = Rig::new();
     let folder = rig.path.join(".dunnage/jobs");

@@ -20,7 +20,7 @@ const LEASED: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// The mode of what is not whole: nobody's but root's, and none that a whole file has by any likelihood.
-const UNFINISHED: u32 = 0o1000;
+pub(super) const UNFINISHED: u32 = 0o1000;
 
 /// Why an entry was not copied.
 pub(super) enum Trouble {
@@ -137,7 +137,7 @@ impl Copier<'_> {
             self.copied.bytes += stat.st_size.cast_unsigned().min(stat.st_blocks.cast_unsigned().saturating_mul(512));
             return Ok(());
         };
-        match self.fill(source, &copy, stat) {
+        match self.fill(source, copy, stat) {
             // A server has forgotten the file, since somebody removed it: so it is where this is not of the copy.
             Err(failed) if Errno::from_io_error(&failed.error) == Some(Errno::STALE) => {
                 self.put_aside(pair)?;
@@ -147,14 +147,11 @@ impl Copier<'_> {
         }
     }
 
-    fn fill(&mut self, source: &File, copy: &File, stat: &Stat) -> Result<(), Failed> {
-        self.flags(source, copy)?;
-        self.data(source, copy, stat.st_size.cast_unsigned())?;
-        self.attributes(At::File(source), At::File(copy), stat)?;
-        if self.over_network {
-            copy.sync_data().map_err(to("sync the copy of"))?;
-        }
-        self.finish(At::File(copy), stat.st_mode, &times_of(stat))
+    fn fill(&mut self, source: &File, copy: File, stat: &Stat) -> Result<(), Failed> {
+        self.flags(source, &copy)?;
+        self.data(source, &copy, stat.st_size.cast_unsigned())?;
+        self.attributes(At::File(source), At::File(&copy), stat)?;
+        self.finish_later(copy, stat)
     }
 
     /// Copies what has no data: a symlink, a pipe, a socket, a device.

@@ -4,12 +4,16 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::entry::UNFINISHED;
 use super::{Copier, Failed, Pair, to};
 
 impl Copier<'_> {
     /// Gives the copy of a file of which another name was copied already this name too.
     pub(super) fn link_known(&mut self, known: &str, pair: &Pair<'_>) -> Result<bool, Failed> {
         let failed = || to("make the copy of");
+        if !self.is_sound(known).map_err(to("look at the copy of"))? {
+            return Ok(false);
+        }
         let error = match self.beside.link(known, pair.target, pair.name) {
             Ok(()) => return Ok(true),
             Err(error) => error,
@@ -28,6 +32,20 @@ impl Copier<'_> {
         }
         self.put_aside(pair)?;
         self.link_known(known, pair)
+    }
+
+    /// Whether there is a file of this name beside the copy that is whole, or will be. One that an attempt before this one
+    /// did not finish goes.
+    fn is_sound(&self, known: &str) -> io::Result<bool> {
+        let found = match self.beside.stat(known) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found?,
+        };
+        if found.st_mode & 0o7777 != UNFINISHED || self.is_unsettled(found.st_ino) {
+            return Ok(true);
+        }
+        self.beside.unlink(known)?;
+        Ok(false)
     }
 
     fn is_same(&self, known: &str, pair: &Pair<'_>) -> io::Result<bool> {
