@@ -70,7 +70,8 @@ impl Offers {
             attach: controller && backend.attach.is_some(),
             node: node_half.is_some(),
             stage,
-            expand_node: stage && backend.expand.is_some(),
+            // Of a node half alone nobody here knows whether its volumes grow.
+            expand_node: stage && (backend.expand.is_some() || backend.volumes.is_none()),
             constraints: backend.reach == Reach::Node,
         }
     }
@@ -155,6 +156,10 @@ impl fmt::Display for Offers {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use dunnage_driver_api::{Context, Error, NoParameters, Node, ParameterType, Result, Source, SourceRequest};
+
     use super::*;
 
     const ALL: Offers = Offers {
@@ -193,6 +198,24 @@ mod tests {
         assert_eq!(ALL.lost_in(shared).collect::<Vec<_>>(), ["PUBLISH_READONLY and LIST_VOLUMES_PUBLISHED_NODES"]);
         assert_eq!(without.lost_in(shared).collect::<Vec<_>>(), ["to be used without attaching"]);
         assert!(without.can_join(shared) && !ALL.can_join(without));
+    }
+
+    struct Devices;
+
+    impl Node for Devices {
+        fn source(&self, _: &Context, _: &SourceRequest<'_>) -> Result<Source> {
+            Err(Error::internal("there is none"))
+        }
+    }
+
+    #[test]
+    fn a_node_half_alone_shows_what_its_controller_has_grown_elsewhere() {
+        let instance = "a".repeat(26).parse().unwrap();
+        let backend = Backend::new(instance, Reach::Everywhere, ParameterType::of::<NoParameters>());
+        let half = |staging| Offers::of(&backend.clone().with_node(Arc::new(Devices), staging), Mode::All);
+        let devices = half(Staging::Needed);
+        assert_eq!(devices, Offers { node: true, stage: true, expand_node: true, ..Offers::default() });
+        assert_eq!(half(Staging::None), Offers { node: true, ..Offers::default() });
     }
 
     #[test]

@@ -129,6 +129,50 @@ fn the_driver_object_claims_what_somebody_does() {
     assert_eq!(object("StorageClass")["allowVolumeExpansion"], resizes);
 }
 
+#[cfg(all(feature = "image", feature = "nvme-tcp"))]
+#[test]
+fn volumes_of_one_node_are_attached_by_who_is_beside_their_controller() {
+    const MANIFEST: &str = include_str!("../../deploy/nvme-tcp.yaml");
+    let all: Vec<Value> = serde_saphyr::from_multiple(MANIFEST).expect("it is no YAML");
+    let of_kind = |kind: &str| -> Vec<&Value> { all.iter().filter(|object| object["kind"] == kind).collect() };
+    let text = of_kind("ConfigMap")[0]["data"]["dunnage.yaml"].as_str().unwrap();
+    let environment = Environment { host_name: "node-7".into(), ..Environment::default() };
+    let config = Config::parse(text, &dunnage::drivers(), &environment).map_err(|error| error.to_string()).unwrap();
+    let [plugin] = &config.plugins[..] else { panic!("a registrar is missing") };
+    let driver = of_kind("CSIDriver")[0];
+    assert_eq!(
+        (&driver["metadata"]["name"], &driver["spec"]["attachRequired"]),
+        (&plugin.csi_name.as_str().into(), &true.into())
+    );
+    assert_eq!(of_kind("StorageClass")[0]["provisioner"], plugin.csi_name.as_str());
+    let sets = of_kind("DaemonSet");
+    let names = |set: &Value| -> Vec<String> {
+        let containers = set["spec"]["template"]["spec"]["containers"].as_array().unwrap().iter();
+        containers.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(sets[0]), ["dunnage", "registrar", "provisioner", "attacher", "resizer"]);
+    assert_eq!(names(sets[1]), ["dunnage", "registrar"]);
+    let socket = format!("--csi-address={}", plugin.socket.display());
+    for set in sets {
+        let pod = &set["spec"]["template"]["spec"];
+        for container in pod["containers"].as_array().unwrap() {
+            let arguments = container["args"].as_array().unwrap();
+            assert!(container["name"] == "dunnage" || arguments.contains(&socket.as_str().into()), "{container}");
+            for mount in container["volumeMounts"].as_array().unwrap() {
+                named(&pod["volumes"], mount["name"].as_str().unwrap());
+            }
+        }
+        let host = named(&pod["containers"], "dunnage");
+        assert_eq!(named(&host["volumeMounts"], "kubelet")["mountPropagation"], "Bidirectional");
+        let port = config.telemetry.unwrap().port();
+        assert_eq!(host["livenessProbe"]["httpGet"]["port"], port);
+    }
+    let host = named(&of_kind("DaemonSet")[0]["spec"]["template"]["spec"]["containers"], "dunnage");
+    for name in ["configfs", "store", "dev"] {
+        named(&host["volumeMounts"], name);
+    }
+}
+
 #[test]
 fn systemd_reads_the_unit_and_stops_it_only_after_the_drain() -> anyhow::Result<()> {
     let seconds = |key: &str| UNIT.lines().find_map(|line| line.strip_prefix(key)?.parse::<u64>().ok());

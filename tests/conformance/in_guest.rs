@@ -2,7 +2,7 @@
 
 mod at_length {
     use anyhow::{Context, Result};
-    use dunnage_test_common::{Need, NfsServer, Scratch, Setup, VolumeGroup, can_run};
+    use dunnage_test_common::{Need, NfsServer, NvmeTarget, Scratch, Setup, VolumeGroup, can_run};
 
     use crate::ours::{DUNNAGE, passes, test_program};
 
@@ -32,6 +32,33 @@ mod at_length {
         group.make_pool("pool", 1536)?;
         let setup = setup.rootless("tested", "lvm", &format!("{}type: thin\npool: pool", group.keys()));
         passes(&test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 90)
+    }
+
+    #[test]
+    fn images_carried_by_nvme_are_conformant_with_file_systems_and_raw_block() -> Result<()> {
+        let test = "images_carried_by_nvme_are_conformant_with_file_systems_and_raw_block";
+        if !can_run(test, &[Need::Root, Need::Guest, Need::Program("mkfs.ext4")])? {
+            return Ok(());
+        }
+        let (setup, target) = (Setup::new()?, NvmeTarget::new()?);
+        let root = setup.scratch().folder("images")?;
+        let keys = target.keys(&setup, &format!("driver: image\nroot: {}", root.display()))?;
+        let setup = setup.rootless("tested", "nvme-tcp", &keys);
+        passes(&test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 100)
+    }
+
+    #[test]
+    fn thin_volumes_carried_by_nvme_are_conformant_with_their_snapshots_and_clones() -> Result<()> {
+        if !can("thin_volumes_carried_by_nvme_are_conformant_with_their_snapshots_and_clones")? {
+            return Ok(());
+        }
+        let (setup, target) = (Setup::new()?, NvmeTarget::new()?);
+        let group = VolumeGroup::new(setup.scratch(), &[2048])?;
+        group.make_pool("pool", 1536)?;
+        let store = format!("driver: lvm\n{}type: thin\npool: pool", group.keys());
+        let keys = target.keys(&setup, &store)?;
+        let setup = setup.rootless("tested", "nvme-tcp", &keys);
+        passes(&test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 2}")?, 100)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Case, DUNNAGE, ONLY, run};
 use anyhow::{Context, Result};
-use dunnage_test_common::{Need, NfsServer, Scratch, Setup, VolumeGroup, can_run};
+use dunnage_test_common::{Need, NfsServer, NvmeTarget, Scratch, Setup, VolumeGroup, can_run};
 
 fn lvm(test: &str, keys: &str, access: &str, list: &str) -> Result<()> {
     let needs = [super::needs().as_slice(), &[Need::Guest, Need::Program("lvm")]].concat();
@@ -42,6 +42,27 @@ mod at_length {
     #[test]
     fn thick_volumes_pass_with_raw_block() -> Result<()> {
         lvm("thick_volumes_pass_with_raw_block", "type: thick", "block", "lvm-thick")
+    }
+
+    fn nvme(test: &str, access: &str) -> Result<()> {
+        if !can_run(test, &[super::super::needs().as_slice(), &[Need::Guest]].concat())? {
+            return Ok(());
+        }
+        let (setup, target) = (Setup::new()?, NvmeTarget::new()?);
+        let root = setup.scratch().folder("images")?;
+        let keys = target.keys(&setup, &format!("driver: image\nroot: {}", root.display()))?;
+        let host = setup.rootless("only", "nvme-tcp", &keys).start(DUNNAGE)?;
+        run(&host, Case { csi_name: ONLY, access, ..Case::default() })?.judge("nvme-tcp")
+    }
+
+    #[test]
+    fn images_carried_by_nvme_pass_with_mounts() -> Result<()> {
+        nvme("images_carried_by_nvme_pass_with_mounts", "mount")
+    }
+
+    #[test]
+    fn images_carried_by_nvme_pass_with_raw_block() -> Result<()> {
+        nvme("images_carried_by_nvme_pass_with_raw_block", "block")
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::wanted::{NamespaceId, Wanted};
 
 /// Nothing in sysfs can be waited for.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How often a target is asked again for a namespace that is not there.
+const RESCAN: Duration = Duration::from_secs(1);
 /// How long a new size is waited for: the target has told of it, or is asked anew.
 const GROWN: Duration = Duration::from_secs(3);
 
@@ -55,10 +57,20 @@ impl Initiator {
     /// FailedPrecondition where the target cannot be reached or does not let this node in, and where what is found is not
     /// the namespace that is wanted.
     pub(crate) fn bring(&self, wanted: &Wanted, options: &Options, until: Instant) -> Result<(File, PathBuf)> {
-        if !self.is_connected(wanted, until)? {
-            knock(wanted.target, until)?;
-            connect(&self.dev.join("nvme-fabrics"), wanted, options)?;
+        if self.is_connected(wanted, until)? {
+            return self.find(wanted, until);
         }
+        knock(wanted.target, until)?;
+        connect(&self.dev.join("nvme-fabrics"), wanted, options)?;
+        self.find(wanted, until).inspect_err(|_| {
+            // Nobody else uses what was connected just now. The first error says more than that it stays.
+            let _ = self.disconnect(&wanted.nqn, until);
+        })
+    }
+
+    /// The device of a namespace of a subsystem that this node is connected to.
+    fn find(&self, wanted: &Wanted, until: Instant) -> Result<(File, PathBuf)> {
+        let mut rescan = Instant::now() + RESCAN;
         loop {
             let found = Namespace::all_of(&self.sys, &wanted.nqn)?;
             let matching: Vec<_> = found.iter().filter(|one| one.is(wanted.namespace)).collect();
@@ -74,8 +86,17 @@ impl Initiator {
             if Instant::now() >= until {
                 return Err(not_found(wanted, &found));
             }
+            if Instant::now() >= rescan {
+                // A namespace that has become another one is taken away first, and shown as that when it is looked for again.
+                self.rescan(&wanted.nqn)?;
+                rescan = Instant::now() + RESCAN;
+            }
             std::thread::sleep(AGAIN);
         }
+    }
+
+    fn rescan(&self, nqn: &str) -> Result<()> {
+        Controller::all_of(&self.sys, nqn)?.iter().try_for_each(|controller| controller.rescan(&self.sys))
     }
 
     /// Whether there is a connection already; one that is being made again, or is ending, is waited for.
@@ -165,9 +186,7 @@ impl Initiator {
         if before.is_empty() {
             return Err(Error::precondition("the volume's device is gone: unstage the volume and stage it again"));
         }
-        for controller in Controller::all_of(&self.sys, nqn)? {
-            controller.rescan(&self.sys)?;
-        }
+        self.rescan(nqn)?;
         let until = until.min(Instant::now() + GROWN);
         // The kernel does not tell when it is done; it may have known the new size before.
         while sizes()? == before && Instant::now() < until {

@@ -37,6 +37,8 @@ struct State {
     volumes: BTreeMap<VolumeKey, Volume>,
     devices: BTreeSet<String>,
     refreshed: usize,
+    /// Whether the last device was asked for with a record of an earlier call.
+    kept: bool,
 }
 
 /// The store as the host holds it.
@@ -103,7 +105,9 @@ impl Node for Store {
     fn source(&self, _: &Context, request: &SourceRequest<'_>) -> Result<Source> {
         let release = ReleaseRecord::new(&request.volume.key.as_str())?;
         (request.keep)(&release)?;
-        self.state.lock().unwrap().devices.insert(request.volume.key.to_string());
+        let mut state = self.state.lock().unwrap();
+        state.devices.insert(request.volume.key.to_string());
+        state.kept = request.kept.is_some();
         let device = File::open(&self.file).unwrap();
         Ok(Source::Device(DeviceSource::new(device, self.file.clone(), Identity("x".into()), release)))
     }
@@ -293,6 +297,73 @@ fn grants_come_back_with_the_node_and_exports_that_nobody_was_granted_go() {
     rig.kernel.exports.lock().unwrap().clear();
     rig.restart();
     assert_eq!(rig.kernel.nodes(), ["one"]);
+}
+
+/// What this release writes, and each later one reads.
+const RECORD: &str = r#"{
+  "version": 1,
+  "volume": {
+    "key": "v", "name": "v", "generation": "GENERATION", "capacity": 4096,
+    "fingerprint": "4oymiquy7qobjgx36tejs35zeq", "created": 1764000000
+  },
+  "extra": {
+    "grants": [{
+      "attachment": {
+        "node": "NODE", "word": "aaaaaaaaaaaaa", "block": true, "mode": "MultiNodeMultiWriter", "readonly": false
+      },
+      "own": "kept"
+    }],
+    "carved": {"boot": "another", "release": "v"}
+  }
+}"#;
+
+#[test]
+fn the_form_of_a_grant_is_frozen() {
+    let mut rig = Rig::new();
+    let volume = rig.volume("v");
+    rig.exports = None;
+    let one = node("one");
+    let text = RECORD.replace("GENERATION", volume.generation.as_str()).replace("NODE", one.as_str());
+    let record = rig.grants().join(".dunnage/volumes/v");
+    std::fs::write(&record, &text).unwrap();
+    rig.restart();
+    let attached = rig.exports().attached(&cx(), &volume.key, &volume.generation).unwrap();
+    let mut wanted = to("one");
+    wanted.word = "aaaaaaaaaaaaa".parse().unwrap();
+    assert_eq!(attached, [wanted]);
+    let names = |text: &str| -> BTreeSet<String> {
+        text.split('"')
+            .skip(1)
+            .step_by(2)
+            .filter(|name| name.chars().all(char::is_lowercase))
+            .map(str::to_owned)
+            .collect()
+    };
+    let written = std::fs::read_to_string(&record).unwrap();
+    for name in
+        ["version", "volume", "extra", "grants", "attachment", "node", "word", "block", "mode", "readonly", "own"]
+    {
+        assert!(names(&written).contains(name) && names(&text).contains(name), "{name} in {written}");
+    }
+}
+
+#[test]
+fn what_a_store_has_to_undo_ends_with_the_boot() {
+    let mut rig = Rig::new();
+    let volume = rig.volume("v");
+    rig.attach(&volume, &to("one")).unwrap();
+    rig.restart();
+    assert!(rig.store.state.lock().unwrap().kept, "the same boot");
+    let record = rig.grants().join(".dunnage/volumes/v");
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace(&crate::boot::boot_id().unwrap(), "another")).unwrap();
+    rig.store.state.lock().unwrap().devices.clear();
+    rig.kernel.exports.lock().unwrap().clear();
+    rig.restart();
+    assert!(!rig.store.state.lock().unwrap().kept, "a number may be another device's now");
+    assert!(rig.has_device(&volume) && rig.kernel.nodes() == ["one"]);
+    rig.detach(&volume, &node("one")).unwrap();
+    assert!(!rig.has_device(&volume));
 }
 
 #[test]
