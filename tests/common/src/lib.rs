@@ -7,6 +7,7 @@
 mod calls;
 mod client;
 mod disk;
+mod fault;
 mod host;
 mod http;
 mod mounts;
@@ -25,6 +26,7 @@ mod wait;
 pub use calls::Client;
 pub use client::connect;
 pub use disk::{Frozen, mount_disk, mount_new, run};
+pub use fault::{Fault, covers};
 pub use host::Host;
 pub use http::get;
 pub use mounts::{loop_devices_beneath, mounts_beneath};

@@ -142,6 +142,9 @@ impl Log {
     }
 
     pub(crate) fn line(&mut self, line: &str) -> Result<()> {
-        writeln!(self.file, "{line}").with_context(|| format!("cannot write to {}", self.path.display()))
+        // In one piece: others may append to it too.
+        self.file
+            .write_all(format!("{line}\n").as_bytes())
+            .with_context(|| format!("cannot write to {}", self.path.display()))
     }
 }
