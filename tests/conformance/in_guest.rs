@@ -19,7 +19,7 @@ mod at_length {
         let group = VolumeGroup::new(setup.scratch(), &[2048])?;
         let setup = setup.rootless("tested", "lvm", &format!("{}type: thick", group.keys()));
         let params = "{size: 16MiB, many: 3, kills: 3, other_parameters: {type: raid1}}";
-        passes(&test_program(&[], DUNNAGE, setup, params)?, 70)
+        passes("lvm", &test_program(&[], DUNNAGE, setup, params)?, 70)
     }
 
     #[test]
@@ -31,7 +31,7 @@ mod at_length {
         let group = VolumeGroup::new(setup.scratch(), &[2048])?;
         group.make_pool("pool", 1536)?;
         let setup = setup.rootless("tested", "lvm", &format!("{}type: thin\npool: pool", group.keys()));
-        passes(&test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 90)
+        passes("lvm", &test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 90)
     }
 
     #[test]
@@ -52,6 +52,6 @@ parameters: {onDelete: delete}
 other_parameters: {onDelete: archive}
 ";
         let setup = Setup::new()?.rootless("tested", "nfs", &keys);
-        passes(&test_program(&[], program.to_str().context("a path that is no text")?, setup, params)?, 60)
+        passes("nfs", &test_program(&[], program.to_str().context("a path that is no text")?, setup, params)?, 60)
     }
 }
