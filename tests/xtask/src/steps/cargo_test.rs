@@ -29,9 +29,11 @@ pub(crate) fn run(session: &mut Session) -> Result<Outcome> {
     let status = cargo.env(VARIABLE, &notes).watch(&log, |line| {
         count(&mut outcome, line);
         results.see(line);
-    })?;
+    });
+    // Also where it did not come to its end.
     results.noted(&fs::read_to_string(&notes)?)?;
     results.keep(session)?;
+    let status = status?;
     if !status.success() && outcome.failed == 0 {
         // It did not compile, or a test binary died before it could count.
         outcome.failed = 1;
