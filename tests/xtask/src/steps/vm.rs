@@ -9,7 +9,7 @@ mod run;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Error, Result, ensure};
@@ -107,6 +107,10 @@ fn run_within(session: &Session, kernel: &Kernel, all: Vec<Tests<'_>>, log: &Pat
         // What the others have run is told all the same.
         ended.or_else(|error| ran.fail(&format!("{error:#}")))?;
         ran.end(session, sum)?;
+    }
+    for tests in queue.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        sum.failed += 1;
+        sum.notes.push(format!("did not run: {tests}"));
     }
     Ok(())
 }

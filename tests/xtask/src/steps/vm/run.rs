@@ -99,7 +99,8 @@ impl Ran {
     }
 }
 
-/// Runs all that are in the queue in a guest, and where one is lost in another one.
+/// Runs all that are in the queue in a guest, and where one is lost in another one. What is left there after an error has
+/// not run.
 pub(super) fn within(
     session: &Session,
     kernel: &Kernel,
@@ -110,14 +111,16 @@ pub(super) fn within(
     let folder = session.target.join("vm").join(name);
     let mut guest: Option<Guest> = None;
     loop {
-        let Some(tests) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { return Ok(()) };
+        let queue = || queue.lock().unwrap_or_else(PoisonError::into_inner);
         let mut running = match guest.take() {
             Some(running) => running,
+            None if queue().is_empty() => return Ok(()),
             None => {
                 ran.tell(&format!("booting a guest; its console: {}", folder.join("console.log").display()))?;
                 Guest::boot(kernel, &folder, &Hardware::default())?
             }
         };
+        let Some(tests) = queue().pop_front() else { return Ok(()) };
         let job = Job::new(&tests.binary.program, &tests.binary.folder).args(["--exact"]).args(tests.names.clone());
         let job = job.env("DUNNAGE_GUEST", "1").env("DUNNAGE_REQUIRE_ALL", "1").env(VARIABLE, NOTES);
         ran.run(&tests, |ran| {
