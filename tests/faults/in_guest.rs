@@ -36,6 +36,7 @@ fn fails(driver: &str, rest: &str, failing: Failing, fault: Fault) -> Result<()>
     let (kept, other) = (volume(&host, &client, "kept", mount())?, volume(&host, &client, "other", mount())?);
     bring(&client, &kept)?;
     fs::write(kept.target.join("data"), "data")?;
+    run("sync", &["--file-system", &kept.target.display().to_string()])?;
     take(&client, &kept)?;
 
     disk.fail_from(0, failing)?;
