@@ -186,7 +186,7 @@ async fn list(plugin: &PluginConfig, uses: &BTreeMap<VolumeId, Uses>) -> anyhow:
     if client.offers().controller(ControllerRpc::ListSnapshots) {
         snapshots(&client, &backend, &mut copies, &mut rows).await?;
     }
-    rows.extend(copies.into_iter().map(|(id, copy)| copied(id, copy, &backend)));
+    rows.extend(copies.into_iter().map(|(id, copy)| copied(id, copy, backend)));
     Ok(Listed { rows, untold: untold_in(manifest) })
 }
 

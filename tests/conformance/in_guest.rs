@@ -19,7 +19,7 @@ mod at_length {
         let group = VolumeGroup::new(setup.scratch(), &[2048])?;
         let setup = setup.rootless("tested", "lvm", &format!("{}type: thick", group.keys()));
         let params = "{size: 16MiB, many: 3, kills: 3, other_parameters: {type: raid1}}";
-        passes(&test_program(&[], DUNNAGE, setup, params)?, 70)
+        passes("lvm", &test_program(&[], DUNNAGE, setup, params)?, 70)
     }
 
     #[test]
@@ -31,7 +31,7 @@ mod at_length {
         let group = VolumeGroup::new(setup.scratch(), &[2048])?;
         group.make_pool("pool", 1536)?;
         let setup = setup.rootless("tested", "lvm", &format!("{}type: thin\npool: pool", group.keys()));
-        passes(&test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 90)
+        passes("lvm", &test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 90)
     }
 
     #[test]
@@ -44,7 +44,7 @@ mod at_length {
         let root = setup.scratch().folder("images")?;
         let keys = target.keys(&setup, &format!("driver: image\nroot: {}", root.display()))?;
         let setup = setup.rootless("tested", "nvme-tcp", &keys);
-        passes(&test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 100)
+        passes("nvme-tcp", &test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 3}")?, 100)
     }
 
     #[test]
@@ -58,7 +58,7 @@ mod at_length {
         let store = format!("driver: lvm\n{}type: thin\npool: pool", group.keys());
         let keys = target.keys(&setup, &store)?;
         let setup = setup.rootless("tested", "nvme-tcp", &keys);
-        passes(&test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 2}")?, 100)
+        passes("nvme-tcp", &test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 2}")?, 100)
     }
 
     #[test]
@@ -79,6 +79,6 @@ parameters: {onDelete: delete}
 other_parameters: {onDelete: archive}
 ";
         let setup = Setup::new()?.rootless("tested", "nfs", &keys);
-        passes(&test_program(&[], program.to_str().context("a path that is no text")?, setup, params)?, 60)
+        passes("nfs", &test_program(&[], program.to_str().context("a path that is no text")?, setup, params)?, 60)
     }
 }

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 use dunnage::client::{Endpoint, Interrupt};
-use dunnage::conformance::{self, Options, Params, Quiet, Report};
-use dunnage_test_common::{Need, Setup, can_run, mount_new};
+use dunnage::conformance::{self, Options, Params, Quiet, Report, Verdict};
+use dunnage_test_common::{Fault, Need, Setup, can_run, covers, mount_new};
 
 use crate::wrong;
 
@@ -46,11 +46,26 @@ pub(crate) fn test_program(only: &[&str], program: &str, setup: Setup, params: &
     Ok(runtime.block_on(conformance::run(options, &interrupt, &mut Quiet))?)
 }
 
-pub(crate) fn passes(report: &Report, least: usize) -> Result<()> {
+/// What a case of the kit calls while the plugin is killed.
+const KILLED: [(&str, &[&str]); 7] = [
+    ("crash/between-calls", &["CreateVolume", "DeleteVolume"]),
+    ("crash/between-snapshots", &["CreateSnapshot", "DeleteSnapshot"]),
+    ("/between-node-calls", &["NodePublishVolume", "NodeUnpublishVolume"]),
+    ("crash/within-create", &["CreateVolume"]),
+    ("crash/within-delete", &["DeleteVolume"]),
+    ("crash/within-expand", &["ControllerExpandVolume"]),
+    ("crash/within-group", &["CreateVolumeGroupSnapshot"]),
+];
+
+pub(crate) fn passes(driver: &str, report: &Report, least: usize) -> Result<()> {
     // ADR 13: pods of one node share a volume that is SINGLE_NODE_WRITER, as they do with every plugin in Kubernetes.
     let warned: Vec<_> = report.warnings().map(|(case, _)| case).collect();
     ensure!(report.failed == 0 && warned == ["publish/second-target"], "{}", wrong(report));
     ensure!(report.passed >= least, "{} passed", report.passed);
+    for outcome in report.cases.iter().filter(|outcome| outcome.verdict == Verdict::Passed) {
+        let calls = KILLED.iter().filter(|(case, _)| outcome.name.ends_with(case)).flat_map(|(_, calls)| *calls);
+        calls.for_each(|rpc| covers(driver, rpc, Fault::Killed));
+    }
     Ok(())
 }
 
@@ -59,7 +74,7 @@ fn dir_is_conformant() -> Result<()> {
     if !can_run("dir_is_conformant", &[Need::Root])? {
         return Ok(());
     }
-    passes(&test(("dir", None), "quota: none", "{size: 4MiB, kills: 10}")?, 95)
+    passes("dir", &test(("dir", None), "quota: none", "{size: 4MiB, kills: 10}")?, 95)
 }
 
 #[test]
@@ -67,7 +82,7 @@ fn dir_on_a_reflink_file_system_is_conformant() -> Result<()> {
     if !can_run("dir_on_a_reflink_file_system_is_conformant", &[Need::Root, Need::Program("mkfs.xfs")])? {
         return Ok(());
     }
-    passes(&test(("dir", Some(&["mkfs.xfs", "-q"])), "quota: none", "{size: 4MiB, kills: 10}")?, 95)
+    passes("dir", &test(("dir", Some(&["mkfs.xfs", "-q"])), "quota: none", "{size: 4MiB, kills: 10}")?, 95)
 }
 
 #[test]
@@ -76,7 +91,7 @@ fn image_is_conformant_with_file_systems_and_raw_block_and_copies_in_the_backgro
         return Ok(());
     }
     let params = "{size: 16MiB, kills: 8, mount_flags: [noatime]}";
-    passes(&test(("image", Some(&["mkfs.ext4", "-q"])), "", params)?, 100)
+    passes("image", &test(("image", Some(&["mkfs.ext4", "-q"])), "", params)?, 100)
 }
 
 #[test]
@@ -84,7 +99,7 @@ fn image_on_a_reflink_file_system_is_conformant_with_its_snapshots_and_clones() 
     if !can_run("image_on_a_reflink_file_system", &[Need::Root, Need::Program("mkfs.xfs")])? {
         return Ok(());
     }
-    passes(&test(("image", Some(&["mkfs.xfs", "-q"])), "", "{size: 16MiB, kills: 8}")?, 110)
+    passes("image", &test(("image", Some(&["mkfs.xfs", "-q"])), "", "{size: 16MiB, kills: 8}")?, 110)
 }
 
 #[test]
@@ -112,5 +127,5 @@ parameters: {compression: zstd}
 other_parameters: {compression: lzo}
 mutable_parameters: [{compression: lzo}, {compression: zstd}]
 ";
-    passes(&test(("btrfs", Some(&["mkfs.btrfs", "-q"])), "", params)?, 100)
+    passes("btrfs", &test(("btrfs", Some(&["mkfs.btrfs", "-q"])), "", params)?, 100)
 }

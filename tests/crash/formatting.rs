@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_test_common::{
-    Client, Host, MIB, Need, Setup, Volume, can_run, create, filesystem, loop_devices_beneath, wait_until,
+    Client, Fault, Host, MIB, Need, Setup, Volume, can_run, create, filesystem, loop_devices_beneath, wait_until,
 };
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tonic::Code;
@@ -96,7 +96,7 @@ impl Rig {
 
     /// The volume works, and is taken away; mkfs has run so often.
     fn works(self, client: &Client, runs: usize) -> Result<()> {
-        client.node_stage_volume(self.volume.stage())?;
+        client.under("image", Fault::Killed).node_stage_volume(self.volume.stage())?;
         client.node_publish_volume(self.volume.publish())?;
         fs::write(self.volume.target.join("data"), "kept")?;
         ensure!(self.mkfs.begun()?.len() == runs, "mkfs ran {:?}", self.mkfs.begun()?);

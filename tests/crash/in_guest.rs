@@ -20,7 +20,7 @@ fn leaks_no_id(test: &str, quotas: Quotas) -> Result<()> {
     let setup = Setup::new()?.backend("a", "dir", rest)?;
     let root = setup.root("a");
     quotas.mount(&setup.scratch().path().join("disk"), &root)?;
-    let mut rig = Rig::on(setup, mount(), 16)?;
+    let mut rig = Rig::on("dir", setup, mount(), 16)?;
     let life = |nth| {
         let kills = rig.unused(Kill::Within(nth))?;
         let mut left = BTreeSet::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_test_common::{
-    Client, Host, MIB, Setup, Volume, create, expand, loop_devices_beneath, mounts_beneath, wait_until,
+    Client, Fault, Host, MIB, Setup, Volume, create, expand, loop_devices_beneath, mounts_beneath, wait_until,
 };
 use tonic::Status;
 
@@ -32,6 +32,7 @@ pub(crate) enum Kill {
 pub(crate) struct Rig {
     host: Host,
     client: Client,
+    driver: String,
     csi_name: &'static str,
     capability: csi::VolumeCapability,
     bytes: i64,
@@ -45,19 +46,21 @@ pub(crate) struct Rig {
 impl Rig {
     /// A host with a backend of this driver, whose volumes have `mebibytes` and are used so.
     pub(crate) fn new(driver: &str, rest: &str, capability: csi::VolumeCapability, mebibytes: i64) -> Result<Self> {
-        Self::on(Setup::new()?.backend("a", driver, rest)?, capability, mebibytes)
+        Self::on(driver, Setup::new()?.backend("a", driver, rest)?, capability, mebibytes)
     }
 
     /// The same with a root that the caller has prepared; the backend is `a`.
-    pub(crate) fn on(setup: Setup, capability: csi::VolumeCapability, mebibytes: i64) -> Result<Self> {
+    pub(crate) fn on(driver: &str, setup: Setup, capability: csi::VolumeCapability, mebibytes: i64) -> Result<Self> {
         let host = setup.start(DUNNAGE)?;
         let csi_name = "a.csi.dunnage.dev";
-        let client = host.client(csi_name)?;
+        let client = host.client(csi_name)?.under(driver, Fault::Killed);
         let bytes = mebibytes * MIB;
         let folder = host.setup().scratch().path();
         let (mounts, loop_devices) = (mounts_beneath(folder)?, loop_devices_beneath(folder));
         let untouched = BTreeSet::new();
-        let mut rig = Self { host, client, csi_name, capability, bytes, untouched, mounts, loop_devices, kills: 0 };
+        let (driver, kills) = (driver.to_owned(), 0);
+        let mut rig =
+            Self { host, client, driver, csi_name, capability, bytes, untouched, mounts, loop_devices, kills };
         rig.untouched = rig.inventory()?;
         Ok(rig)
     }
@@ -231,7 +234,7 @@ impl Rig {
 
     fn restart(&mut self) -> Result<()> {
         self.host.restart()?;
-        self.client = self.host.client(self.csi_name)?;
+        self.client = self.host.client(self.csi_name)?.under(&self.driver, Fault::Killed);
         Ok(())
     }
 

@@ -30,21 +30,21 @@ fn dir() -> Result<Rig> {
 fn btrfs() -> Result<Rig> {
     let setup = Setup::new()?.backend("a", "btrfs", INLINE)?;
     mount_new(&setup.scratch().path().join("disk"), 512, &setup.root("a"), &["mkfs.btrfs", "-q"], "loop")?;
-    Rig::on(setup, mount(), 16)
+    Rig::on("btrfs", setup, mount(), 16)
 }
 
 /// Images on a file system that shares blocks.
 fn shared_image(capability: VolumeCapability) -> Result<Rig> {
     let setup = Setup::new()?.backend("a", "image", "")?;
     mount_new(&setup.scratch().path().join("disk"), 512, &setup.root("a"), &["mkfs.xfs", "-q"], "loop")?;
-    Rig::on(setup, capability, 16)
+    Rig::on("image", setup, capability, 16)
 }
 
 /// Images on a file system that shares none.
 fn unshared_image(capability: VolumeCapability, mebibytes: i64) -> Result<Rig> {
     let setup = Setup::new()?.backend("a", "image", "")?;
     mount_new(&setup.scratch().path().join("disk"), 768, &setup.root("a"), &["mkfs.ext4", "-q"], "loop")?;
-    Rig::on(setup, capability, mebibytes)
+    Rig::on("image", setup, capability, mebibytes)
 }
 
 fn image(capability: VolumeCapability, mebibytes: i64) -> Result<Rig> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1::NodeStageVolumeResponse;
-use dunnage_test_common::{Client, Host, MIB, Need, Setup, Volume, can_run, create, mount, mounts_beneath, wait_until};
+use dunnage_test_common::{
+    Client, Fault, Host, MIB, Need, Setup, Volume, can_run, create, mount, mounts_beneath, wait_until,
+};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tonic::Status;
 
@@ -36,14 +38,14 @@ impl Slow {
 
     /// Stages on a thread, up to where mkfs waits; with its process.
     fn stage(&self) -> Result<(JoinHandle<Result<NodeStageVolumeResponse, Status>>, Pid)> {
-        let (client, request) = (self.host.client(PLUGIN)?, self.volume.stage());
+        let (client, request) = (self.client()?, self.volume.stage());
         let staging = thread::spawn(move || client.node_stage_volume(request));
         wait_until("mkfs to start", LIMIT, || Ok(!self.mkfs.begun()?.is_empty()))?;
         Ok((staging, self.mkfs.begun()?[0]))
     }
 
     fn client(&self) -> Result<Client> {
-        self.host.client(PLUGIN)
+        Ok(self.host.client(PLUGIN)?.under("image", Fault::Terminated))
     }
 
     fn is_mounted(&self) -> Result<bool> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::VolumeHealthErrorType as Kind;
 use dunnage_test_common::{
-    Client, Host, MIB, Need, Volume, can_run, create, filesystem, mount, mount_new, run, wait_until,
+    Client, Fault, Host, MIB, Need, Volume, can_run, create, filesystem, mount, mount_new, run, wait_until,
 };
 use dunnage_testkit::{BadSectors, FuseStore};
 
@@ -113,7 +113,8 @@ fn errors_of_the_disk_beneath_a_volume_are_told_until_somebody_has_seen_to_them(
         assert_eq!(by_node(&client, &volume)?, [], "{fs_type}: nobody has read anything");
         store.fail_reads(all_of(&root.join("images").join(fs_type))?);
         ensure!(read_folder(&volume.target).is_err(), "{fs_type}: the disk can be read: the test does not test");
-        is_told(fs_type, wanted, || by_node(&client, &volume))?;
+        let sick = client.under("image", Fault::ReadErrors);
+        is_told(fs_type, wanted, || by_node(&sick, &volume))?;
         store.fail_reads(None);
         is_told(fs_type, wanted, || by_node(&client, &volume))?;
         if fs_type == "btrfs" {
@@ -150,7 +151,8 @@ fn an_xfs_that_finds_itself_damaged_is_told_until_it_is_repaired() -> Result<()>
     bring(&client, &volume)?;
     assert_eq!(by_node(&client, &volume)?, [], "nobody has read it");
     ensure!(read_folder(&volume.target).is_err(), "it is not damaged: the test does not test");
-    is_told("xfs", (Kind::DataLoss, "FilesystemDamaged", "allocation group"), || by_node(&client, &volume))?;
+    let sick = client.under("image", Fault::DamagedFileSystem);
+    is_told("xfs", (Kind::DataLoss, "FilesystemDamaged", "allocation group"), || by_node(&sick, &volume))?;
     take(&client, &volume)?;
     run("xfs_repair", &["-f", image])?;
     bring(&client, &volume)?;
@@ -197,6 +199,7 @@ fn errors_of_the_disk_beneath_a_store_are_told_of_each_of_its_volumes_and_by_che
         store.fail_reads(all_of(&image)?);
         ensure!(read_folder(&beside).is_err(), "{driver}: the disk can be read: the test does not test");
         store.fail_reads(None);
+        let client = client.under(driver, Fault::ReadErrors);
         for volume in &volumes {
             let ask = || by_controller(&client, &volume.volume_id);
             is_told(driver, (Kind::Degraded, reason, root.to_str().unwrap()), ask)?;

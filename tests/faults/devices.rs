@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{MIB, block, loop_devices_beneath, mount, mounts_beneath};
+use dunnage_test_common::{Fault, MIB, block, loop_devices_beneath, mount, mounts_beneath};
 use rustix::mount::UnmountFlags;
 use tonic::Code;
 
@@ -39,7 +39,8 @@ fn a_device_with_anything_on_it_is_never_formatted() -> Result<()> {
         drop(file);
         let before = fs::read(&path)?;
         for _ in 0..2 {
-            let status = client.node_stage_volume(volume.stage()).expect_err("it was staged");
+            let sick = client.under("image", Fault::ForeignData);
+            let status = sick.node_stage_volume(volume.stage()).expect_err("it was staged");
             assert_eq!(status.code(), Code::FailedPrecondition, "{name}: {status:?}");
             ensure!(status.message().contains("formatted"), "{name}: {status:?}");
         }
@@ -61,7 +62,8 @@ fn an_image_that_was_cut_is_not_staged() -> Result<()> {
     let volume = volume(&host, &client, "a", block())?;
     let path = image(&host.setup().root("faulty"), "a");
     File::options().write(true).open(&path)?.set_len(MIB as u64)?;
-    let status = client.node_stage_volume(volume.stage()).expect_err("it was staged");
+    let sick = client.under("image", Fault::DamagedRecord);
+    let status = sick.node_stage_volume(volume.stage()).expect_err("it was staged");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
     ensure!(status.message().contains("cut") && status.message().contains("backup"), "{status:?}");
     Ok(())
@@ -85,7 +87,8 @@ fn a_mkfs_that_fails_is_quoted_leaves_nothing_and_is_run_again() -> Result<()> {
     let host = setup.env("PATH", path).start(DUNNAGE)?;
     let client = host.client(FAULTY)?;
     let volume = volume(&host, &client, "a", mount())?;
-    let status = client.node_stage_volume(volume.stage()).expect_err("it was staged");
+    let sick = client.under("image", Fault::ProgramFails);
+    let status = sick.node_stage_volume(volume.stage()).expect_err("it was staged");
     assert_eq!(status.code(), Code::Internal, "{status:?}");
     ensure!(status.message().contains("mkfs.ext4") && status.message().contains("out of luck"), "{status:?}");
     let folder = host.setup().scratch().path();
@@ -119,7 +122,7 @@ fn after_a_reboot_a_volume_is_not_published_from_an_empty_folder_and_has_its_dat
     let boot = fs::read_dir(&state)?.map(|one| one.unwrap().path()).find(|path| path.is_dir()).expect("no records");
     fs::rename(&boot, state.join("boot-another"))?;
     host.restart()?;
-    let client = host.client(FAULTY)?;
+    let client = host.client(FAULTY)?.under("image", Fault::Rebooted);
     let status = client.node_publish_volume(volume.publish()).expect_err("an empty folder was published");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
     client.node_stage_volume(volume.stage())?;

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{MIB, create, mount, wait_until};
+use dunnage_test_common::{Fault, MIB, create, mount, wait_until};
 use rustix::mount::MountFlags;
 use tonic::Code;
 
@@ -36,7 +36,7 @@ fn a_disk_that_fills_in_mid_create_leaves_nothing_and_takes_volumes_again_when_i
                 fs::remove_file(full.join(fillers.to_string()))?;
             }
             let before = files(&root)?;
-            match client.create_volume(create("a", 16 * MIB, mount())) {
+            match client.under(driver, Fault::DiskFull).create_volume(create("a", 16 * MIB, mount())) {
                 Err(status) => {
                     ensure!(status.code() == Code::ResourceExhausted, "{driver} {steps}: {status:?}");
                     ensure!(status.message().contains("No space left"), "{status:?}");
@@ -74,11 +74,12 @@ fn a_preallocated_image_that_does_not_fit_leaves_nothing() -> Result<()> {
     // What is measured is good for a while: somebody fills the disk in that time.
     fs::write(root.join("filler"), vec![0; 28 << 20])?;
     let before = files(&root)?;
-    let status = client.create_volume(create("b", 16 * MIB, mount())).expect_err("it does not fit");
+    let full = client.under("image", Fault::DiskFull);
+    let status = full.create_volume(create("b", 16 * MIB, mount())).expect_err("it does not fit");
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert_eq!(files(&root)?, before, "something is left");
     let id = client.list_volumes(Default::default())?.entries[0].volume.clone().unwrap().volume_id;
-    let status = client.controller_expand_volume(dunnage_test_common::expand(&id, 48 * MIB)).expect_err("it fits");
+    let status = full.controller_expand_volume(dunnage_test_common::expand(&id, 48 * MIB)).expect_err("it fits");
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     fs::remove_file(root.join("filler"))?;
     client.create_volume(create("b", 16 * MIB, mount()))?;
@@ -100,7 +101,7 @@ fn a_record_that_was_cut_is_named_and_hides_no_other_volume() -> Result<()> {
         for cut in [&text[..text.len() / 2], b"", b"\0\0\0\0"] {
             fs::write(&record, cut)?;
             host.restart()?;
-            let client = host.client(FAULTY)?;
+            let client = host.client(FAULTY)?.under(driver, Fault::DamagedRecord);
             let get = csi::ControllerGetVolumeRequest { volume_id: broken.volume_id.clone() };
             let delete = csi::DeleteVolumeRequest { volume_id: broken.volume_id.clone(), ..Default::default() };
             for (call, answer) in [

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_test_common::{
-    Client, Host, MIB, Need, Volume, block, can_run, create, filesystem, loop_devices_beneath, mount, mount_disk,
+    Client, Fault, Host, MIB, Need, Volume, block, can_run, create, filesystem, loop_devices_beneath, mount, mount_disk,
 };
 use rustix::mount::UnmountFlags;
 
@@ -92,6 +92,7 @@ fn each_fault_of_a_file_system_has_its_own_finding_until_it_is_mended() -> Resul
     run("sync", &["-f"], &volume.target)?;
     // What a file system does to itself whose log cannot be written.
     run("xfs_io", &["-x", "-c", "shutdown"], &staging)?;
+    let client = client.under("image", Fault::DamagedFileSystem);
     assert_eq!(reasons(&client, &volume)?, ["FilesystemError"]);
     take(&client, &volume)?;
     bring(&client, &volume)?;
@@ -116,7 +117,7 @@ fn each_fault_of_a_device_has_its_own_finding_until_it_is_mended() -> Result<()>
     assert_eq!(reasons(&client, &volume)?, ["DeviceGone"]);
     // Known from the records alone, so after a restart too.
     host.restart()?;
-    let client = host.client(FAULTY)?;
+    let client = host.client(FAULTY)?.under("image", Fault::StoreGone);
     assert_eq!(reasons(&client, &volume)?, ["DeviceGone"]);
     take(&client, &volume)?;
     bring(&client, &volume)?;
@@ -151,6 +152,7 @@ fn a_store_that_cannot_be_read_or_written_is_reported_and_no_other() -> Result<(
         ensure!(storage(&client)?.is_empty(), "{driver}: {}", storage(&client)?);
         // What ext4 does to itself after an error of its disk: all is in memory still, and can be read.
         run("mount", &["-o", "remount,abort"], &root)?;
+        let client = client.under(driver, Fault::ReadOnlyStore);
         let said = storage(&client)?;
         ensure!(said.contains("backend faulty") && said.contains(root.to_str().unwrap()), "{driver}: {said:?}");
         ensure!(storage(&sound)?.is_empty(), "{}", storage(&sound)?);

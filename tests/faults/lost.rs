@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{Host, MIB, Setup, block, create, loop_devices_beneath, mount, mounts_beneath, wait_until};
+use dunnage_test_common::{
+    Fault, Host, MIB, Setup, block, create, loop_devices_beneath, mount, mounts_beneath, wait_until,
+};
 use tonic::Code;
 
 use crate::{DUNNAGE, FAULTY, SOUND, needs_root, setup, volume};
@@ -37,7 +39,7 @@ fn volumes_of_a_store_that_does_not_come_back_are_taken_away_and_its_data_is_the
         // What it offered is remembered, so that its plugin is served.
         host.spawn()?;
         host.wait_for(FAULTY)?;
-        let client = host.client(FAULTY)?;
+        let client = host.client(FAULTY)?.under(driver, Fault::StoreGone);
         client.node_get_volume_stats(used.stats())?;
         let refused = client.node_publish_volume(used.publish()).expect_err("a publish without a store");
         ensure!(refused.code() == Code::FailedPrecondition, "{refused:?}");
@@ -113,8 +115,10 @@ fn another_store_in_the_place_of_one_is_refused_until_it_is_accepted() -> Result
     fs::rename(&between, &sound)?;
     host.spawn()?;
     host.wait_for_log("mount the right disk")?;
-    let refused =
-        host.wait_for(FAULTY).and_then(|()| Ok(host.client(FAULTY)?.create_volume(create("b", MIB, mount()))?));
+    let refused = host.wait_for(FAULTY).and_then(|()| {
+        let client = host.client(FAULTY)?.under("dir", Fault::ForeignStore);
+        Ok(client.create_volume(create("b", MIB, mount()))?)
+    });
     ensure!(refused.is_err(), "it serves the disk of another backend");
     let checked = String::from_utf8(host.run(&["check"])?.stdout)?;
     ensure!(checked.contains("in its place is instance"), "{checked}");
@@ -149,7 +153,7 @@ fn volumes_of_a_store_that_was_replaced_are_taken_away() -> Result<()> {
     ensure!(host.run(&["init", "faulty"])?.status.success());
     host.spawn()?;
     host.wait_for(FAULTY)?;
-    let client = host.client(FAULTY)?;
+    let client = host.client(FAULTY)?.under("image", Fault::ForeignStore);
     client.node_unpublish_volume(used.unpublish())?;
     client.node_unstage_volume(used.unstage())?;
     ensure!(loop_devices_beneath(host.setup().scratch().path()).is_empty(), "a loop device stays");

@@ -7,6 +7,7 @@ mod damage;
 mod devices;
 mod disks;
 mod health;
+mod in_guest;
 mod lost;
 mod places;
 mod reads;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{Client, Host, MIB, Volume, filesystem, loop_devices_beneath, mounts_beneath};
+use dunnage_test_common::{Client, Fault, Host, MIB, Volume, filesystem, loop_devices_beneath, mounts_beneath};
 use dunnage_testkit::{BadSectors, FuseStore};
 use tonic::Code;
 
@@ -37,7 +37,11 @@ impl Rig {
     fn is_refused(&self, volume: &Volume) -> Result<()> {
         let scratch = self.host.setup().scratch().path();
         for _ in 0..2 {
-            let status = self.client.node_stage_volume(volume.stage()).expect_err("it was staged");
+            let status = self
+                .client
+                .under("image", Fault::ReadErrors)
+                .node_stage_volume(volume.stage())
+                .expect_err("it was staged");
             assert_eq!(status.code(), Code::Internal, "{status:?}");
             for words in ["cannot read /dev/loop", "neither mounted nor formatted", "check the device"] {
                 ensure!(status.message().contains(words), "{words:?} is not in {status:?}");

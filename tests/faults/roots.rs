@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{MIB, Setup, create, mount};
+use dunnage_test_common::{Fault, MIB, Setup, create, mount};
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount};
 
 use crate::{DUNNAGE, FAULTY, is_reported, needs_root, setup};
@@ -95,6 +95,7 @@ fn a_root_that_becomes_read_only_refuses_creates_and_serves_what_is_there() -> R
     // What ext4 does to itself after an error of its disk.
     let aborted = std::process::Command::new("mount").args(["-o", "remount,abort"]).arg(&root).status()?;
     ensure!(aborted.success(), "cannot abort the file system");
+    let client = client.under("dir", Fault::ReadOnlyStore);
     let status = client.create_volume(create("b", MIB, mount())).expect_err("a create without a disk");
     ensure!(status.code() == tonic::Code::FailedPrecondition || status.code() == tonic::Code::Internal, "{status:?}");
     ensure!(status.message().contains(root.to_str().unwrap()), "{status:?}");

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{Host, loop_devices_beneath, mount, mounts_beneath};
+use dunnage_test_common::{Fault, Host, loop_devices_beneath, mount, mounts_beneath};
 use rustix::mount::{MountFlags, mount_remount};
 use tonic::Code;
 
@@ -33,9 +33,10 @@ fn a_full_state_folder_refuses_what_must_be_recorded_and_nothing_is_left() -> Re
         while fs::write(state.join(format!("filler-{fillers}")), "").is_ok() {
             fillers += 1;
         }
+        let sick = client.under(driver, Fault::StateUnwritable);
         let answer = match volume.staging {
-            Some(_) => client.node_stage_volume(volume.stage()).map(drop),
-            None => client.node_publish_volume(volume.publish()).map(drop),
+            Some(_) => sick.node_stage_volume(volume.stage()).map(drop),
+            None => sick.node_publish_volume(volume.publish()).map(drop),
         };
         let status = answer.expect_err("it was not recorded");
         assert_eq!(status.code(), Code::FailedPrecondition, "{driver}: {status:?}");

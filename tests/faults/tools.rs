@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_test_common::{
-    MIB, Need, Strace, can_run, create, filesystem, loop_devices_beneath, mount, mounts_beneath,
+    Fault, MIB, Need, Strace, can_run, create, filesystem, loop_devices_beneath, mount, mounts_beneath,
 };
 use tonic::Code;
 
@@ -66,7 +66,8 @@ fn a_missing_mkfs_is_named_by_check_and_stage_leaves_nothing_and_goes_on_once_it
         let before = files(scratch)?;
         let hidden = Strace::attach(host.pid()?, &without(&program))?;
         for volume in [&named, &unnamed, &named] {
-            let status = client.node_stage_volume(volume.stage()).expect_err("it was formatted without a program");
+            let sick = client.under("image", Fault::ProgramFails);
+            let status = sick.node_stage_volume(volume.stage()).expect_err("it was formatted without a program");
             assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
             let words = format!("{program} is not installed on this node: install the package {package}");
             ensure!(status.message().contains(&words), "{status:?}");

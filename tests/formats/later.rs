@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{MIB, Volume, create, mount};
+use dunnage_test_common::{Fault, MIB, Volume, create, mount};
 use serde_json::json;
 use tonic::{Code, Status};
 
@@ -88,7 +88,7 @@ fn a_record_of_a_volume_of_a_later_release_is_refused() -> Result<()> {
     let record = "roots/files/.dunnage/volumes/notes";
     let text = later(&left, record)?;
     left.host.restart()?;
-    let files = left.host.client(FILES)?;
+    let files = left.host.client(FILES)?.under("dir", Fault::LaterRecord);
     let volume_id = left.ids["notes"].clone();
     let words = ["has version 2, this release knows 1", record];
     let codes = [Code::FailedPrecondition];
@@ -114,7 +114,7 @@ fn a_record_of_what_is_mounted_of_a_later_release_is_refused() -> Result<()> {
     let relative = path.strip_prefix(left.path(""))?.display().to_string();
     let text = later(&left, &relative)?;
     left.host.restart()?;
-    let disks = left.host.client(DISKS)?;
+    let disks = left.host.client(DISKS)?.under("image", Fault::LaterRecord);
     let made = csi::Volume { volume_id: left.ids["database"].clone(), ..Default::default() };
     let volume = Volume::new(made, mount(), &left.path("pods/database"), true);
     let (codes, words) = ([Code::Internal], ["was written by a later release", relative.as_str(), "unmount"]);
@@ -135,7 +135,7 @@ fn a_mark_of_an_ephemeral_volume_of_a_later_release_is_refused_and_nothing_delet
     let mut left = Left::new()?;
     let text = later(&left, &format!("state/ephemeral/{MARK}"))?;
     left.host.restart()?;
-    let files = left.host.client(FILES)?;
+    let files = left.host.client(FILES)?.under("dir", Fault::LaterRecord);
     let request = csi::NodeUnpublishVolumeRequest { volume_id: POD.0.into(), target_path: POD.1.into() };
     let words = ["has version 2, this release knows 1", "state/ephemeral"];
     is_refused(files.node_unpublish_volume(request), &[Code::FailedPrecondition], &words)?;
@@ -162,7 +162,7 @@ fn a_later_releases_word_that_a_device_was_blank_formats_nothing() -> Result<()>
     left.host.restart()?;
     let made = csi::Volume { volume_id: left.ids["half"].clone(), ..Default::default() };
     let half = Volume::new(made, mount(), &left.path("pods/half"), true);
-    let answer = left.host.client(DISKS)?.node_stage_volume(half.stage());
+    let answer = left.host.client(DISKS)?.under("image", Fault::LaterRecord).node_stage_volume(half.stage());
     is_refused(answer, &[Code::FailedPrecondition], &["was written by a later release", &intent])?;
     ensure!(fs::read(&path)? == before, "the device was written to");
     Ok(())

@@ -1,5 +1,7 @@
 //! Guests on a network of their own.
 
+mod at_length;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{Need, Setup, can_run, get, wait_until};
+use dunnage_test_common::{Fault, Need, Setup, can_run, get, wait_until};
 use dunnage_testkit::FuseStore;
 use tonic::Code;
 
@@ -59,6 +59,7 @@ fn stats_of_a_volume_behind_a_dead_server_are_answered_in_time() -> Result<()> {
     dead.fall_silent();
     for _ in 0..2 {
         let began = Instant::now();
+        let client = client.under("dir", Fault::SilentStore);
         let status = client.node_get_volume_stats(hung.stats()).expect_err("stats of the dead");
         ensure!(began.elapsed() < STATS, "answered after {:?}", began.elapsed());
         ensure!(matches!(status.code(), Code::DeadlineExceeded | Code::Aborted), "{status:?}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{Client, Host, MIB, Need, Setup, Volume, can_run, create, get, mount, wait_until};
+use dunnage_test_common::{Client, Fault, Host, MIB, Need, Setup, Volume, can_run, create, get, mount, wait_until};
 use dunnage_testkit::FuseStore;
 use tonic::{Code, Status};
 
@@ -91,6 +91,7 @@ fn a_store_that_falls_silent_holds_its_own_bounded_threads_and_all_goes_on_when_
     let Rig { store, host, sick, files, port } = &rig;
     let (used, idle, asked) = (rig.published("used")?, rig.published("idle")?, rig.published("asked")?);
     store.fall_silent();
+    let sick = &sick.under("dir", Fault::SilentStore);
     // It never asks the store: what is published is taken away all the same, also while its statistics hang.
     soon(|| sick.node_get_volume_stats(asked.stats())).expect_err("stats of a silent store");
     sick.node_unpublish_volume(idle.unpublish())?;
@@ -165,7 +166,8 @@ fn a_volume_in_use_is_not_taken_away_while_its_server_answers() -> Result<()> {
     let Some(rig) = rig(test)? else { return Ok(()) };
     let used = rig.published("used")?;
     let mut file = std::fs::File::create(used.target.join("data"))?;
-    let refused = soon(|| rig.sick.node_unpublish_volume(used.unpublish())).expect_err("a file is open in it");
+    let sick = rig.sick.under("dir", Fault::InUse);
+    let refused = soon(|| sick.node_unpublish_volume(used.unpublish())).expect_err("a file is open in it");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
     ensure!(refused.message().contains("is in use"), "{refused:?}");
     file.write_all(b"data")?;
@@ -187,6 +189,7 @@ fn a_store_whose_server_dies_gives_every_call_its_error_and_its_volumes_are_back
     assert_eq!(hang.code(), Code::DeadlineExceeded, "{hang:?}");
     soon(|| rig.sick.node_get_volume_stats(used.stats())).expect_err("stats of a silent store");
     rig.store.disconnect();
+    rig.sick = rig.sick.under("dir", Fault::StoreGone);
     // The work has really ended, with an error, and another one may have its key.
     wait_until("the create to end", LIMIT, || {
         let status = rig.sick.create_volume(create("a", 2 * MIB, mount())).expect_err("made on a dead store");

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1::controller_client::ControllerClient;
-use dunnage_test_common::{Client, Frozen, Host, MIB, Need, Setup, can_run, create, mount, mount_disk, wait_until};
+use dunnage_test_common::{
+    Client, Fault, Frozen, Host, MIB, Need, Setup, can_run, create, mount, mount_disk, wait_until,
+};
 use tonic::Code;
 
 use crate::{DUNNAGE, live, name, volume};
@@ -44,6 +46,7 @@ fn a_call_on_a_hanging_store_is_answered_by_its_deadline_and_its_retry_gets_the_
     };
     let there = volume(&host, &slow, "there")?;
     let frozen = Frozen::new(&host.setup().root("slow"))?;
+    let slow = slow.under("dir", Fault::Frozen);
     let began = Instant::now();
     for _ in 0..3 {
         let status = loop {
@@ -81,6 +84,7 @@ fn work_survives_a_client_that_hangs_up() -> Result<()> {
         // Dropped in mid-call, which the server is told.
         tokio::time::timeout(SHORT, call).await.expect_err("it was answered");
     });
+    let slow = slow.under("dir", Fault::ClientGone);
     // Whoever repeats it joins, and whoever asks otherwise is told that it runs.
     let status = slow.create_volume(create("a", 2 * MIB, mount())).expect_err("the work is gone");
     assert_eq!(status.code(), Code::Aborted, "{status:?}");
@@ -96,6 +100,7 @@ fn work_survives_a_client_that_hangs_up() -> Result<()> {
 fn two_clients_at_once_get_one_volume_and_one_answer() -> Result<()> {
     let Some((host, slow, _)) = rig("two_clients_at_once_get_one_volume_and_one_answer")? else { return Ok(()) };
     let frozen = Frozen::new(&host.setup().root("slow"))?;
+    let slow = slow.under("dir", Fault::AtOnce);
     let answers = thread::scope(|scope| -> Result<Vec<_>> {
         let calls: Vec<_> = (0..8)
             .map(|number| {
@@ -123,6 +128,7 @@ fn a_hanging_volume_holds_no_other_of_its_backend() -> Result<()> {
     let Some((host, slow, _)) = rig("a_hanging_volume_holds_no_other_of_its_backend")? else { return Ok(()) };
     let (used, idle) = (volume(&host, &slow, "used")?, volume(&host, &slow, "idle")?);
     let frozen = Frozen::new(&host.setup().root("slow"))?;
+    let slow = slow.under("dir", Fault::Frozen);
     for _ in 0..20 {
         let answer = slow.with_deadline(Duration::from_millis(100)).delete_volume(idle.delete());
         // On a busy machine the client is the first to give up.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{GIB, MIB, block, create, expand, filesystem, mount};
+use dunnage_test_common::{Fault, GIB, MIB, block, create, expand, filesystem, mount};
 use tonic::Code;
 
 use crate::{Mode, bring, is, rig, take, with_mode};
@@ -71,6 +71,7 @@ fn a_create_of_the_same_name_that_asks_for_another_volume_already_exists() -> Re
         ("another file system", create("a", 16 * MIB, filesystem("btrfs"))),
         ("raw block", create("a", 16 * MIB, block())),
     ] {
+        let client = client.under("image", Fault::OtherArguments);
         let message = is(case, client.create_volume(request), Code::AlreadyExists)?;
         ensure!(message.contains("\"a\""), "{message}");
     }
@@ -88,16 +89,18 @@ fn a_stage_otherwise_already_exists_and_a_publish_otherwise_too() -> Result<()> 
         staging_target_path: volume.target.with_file_name("elsewhere").display().to_string(),
         ..volume.stage()
     };
-    is("elsewhere", rig.disks.node_stage_volume(elsewhere), Code::AlreadyExists)?;
+    let (disks, files) =
+        (rig.disks.under("image", Fault::OtherArguments), rig.files.under("dir", Fault::OtherArguments));
+    is("elsewhere", disks.node_stage_volume(elsewhere), Code::AlreadyExists)?;
     let as_block = csi::NodeStageVolumeRequest { volume_capability: Some(block()), ..volume.stage() };
-    is("as raw block", rig.disks.node_stage_volume(as_block), Code::AlreadyExists)?;
+    is("as raw block", disks.node_stage_volume(as_block), Code::AlreadyExists)?;
     let readonly = csi::NodePublishVolumeRequest { readonly: true, ..volume.publish() };
-    is("read-only", rig.disks.node_publish_volume(readonly), Code::AlreadyExists)?;
-    let files = rig.volume(&rig.files, "b", mount())?;
-    bring(&rig.files, &files)?;
-    let readonly = csi::NodePublishVolumeRequest { readonly: true, ..files.publish() };
-    is("read-only", rig.files.node_publish_volume(readonly), Code::AlreadyExists)?;
-    take(&rig.files, &files)?;
+    is("read-only", disks.node_publish_volume(readonly), Code::AlreadyExists)?;
+    let other = rig.volume(&rig.files, "b", mount())?;
+    bring(&rig.files, &other)?;
+    let readonly = csi::NodePublishVolumeRequest { readonly: true, ..other.publish() };
+    is("read-only", files.node_publish_volume(readonly), Code::AlreadyExists)?;
+    take(&rig.files, &other)?;
     take(&rig.disks, &volume)
 }
 
@@ -132,11 +135,15 @@ fn a_delete_of_a_published_volume_is_refused_and_of_a_staged_one_unstages_it() -
     let Some(rig) = rig("a_delete_of_a_published_volume_is_refused_and_of_a_staged_one_unstages_it")? else {
         return Ok(());
     };
-    for client in [&rig.files, &rig.disks] {
+    for (driver, client) in [("dir", &rig.files), ("image", &rig.disks)] {
         let volume = rig.volume(client, "a", mount())?;
         bring(client, &volume)?;
         std::fs::write(volume.target.join("data"), "kept")?;
-        let message = is("published", client.delete_volume(volume.delete()), Code::FailedPrecondition)?;
+        let message = is(
+            "published",
+            client.under(driver, Fault::InUse).delete_volume(volume.delete()),
+            Code::FailedPrecondition,
+        )?;
         ensure!(message.contains(volume.target.to_str().unwrap()), "{message}");
         assert_eq!(std::fs::read_to_string(volume.target.join("data"))?, "kept");
         client.node_unpublish_volume(volume.unpublish())?;

@@ -4,7 +4,7 @@ use std::thread;
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{GIB, MIB, Need, Setup, block, can_run, create, mount};
+use dunnage_test_common::{Fault, GIB, MIB, Need, Setup, block, can_run, create, mount};
 use tonic::Code;
 
 use crate::{DUNNAGE, is, rig};
@@ -84,10 +84,11 @@ fn concurrent_creates_never_promise_more_than_there_is() -> Result<()> {
     let Some(rig) = rig("concurrent_creates_never_promise_more_than_there_is")? else { return Ok(()) };
     let room = rig.disks.get_capacity(Default::default())?.available_capacity;
     let size = room / 5 / MIB * MIB;
+    let disks = rig.disks.under("image", Fault::AtOnce);
     let answers: Vec<_> = thread::scope(|scope| {
         let creates: Vec<_> = (0..8)
             .map(|number| {
-                let client = rig.disks.clone();
+                let client = disks.clone();
                 scope.spawn(move || client.create_volume(create(&format!("v{number}"), size, block())))
             })
             .collect();
@@ -105,7 +106,7 @@ fn concurrent_creates_never_promise_more_than_there_is() -> Result<()> {
     let id = rig.disks.list_volumes(Default::default())?.entries[0].volume.clone().unwrap().volume_id;
     let message = is(
         "an expansion that cannot fit",
-        rig.disks.controller_expand_volume(dunnage_test_common::expand(&id, room)),
+        rig.disks.under("image", Fault::NoRoom).controller_expand_volume(dunnage_test_common::expand(&id, room)),
         Code::OutOfRange,
     )?;
     ensure!(message.contains("room"), "{message}");

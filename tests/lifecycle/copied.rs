@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use dunnage_test_common::{
-    Client, Host, MIB, Need, Setup, Volume, block, can_run, create, get, mount, mount_new, wait_until,
+    Client, Fault, Host, MIB, Need, Setup, Volume, block, can_run, create, get, mount, mount_new, wait_until,
 };
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -90,7 +90,8 @@ fn a_snapshot_that_is_copied_is_told_of_everywhere_survives_a_kill_and_is_ready_
     let labels = "{backend=\"disks\",kind=\"snapshot\"}";
     assert_eq!(rig.metric(&format!("dunnage_copies{labels}"))?, 1);
     assert_eq!(rig.metric(&format!("dunnage_copies_bytes{labels}"))?, SIZE.cast_unsigned());
-    let message = is("create-snapshot", rig.disks.create_snapshot(rig.request()), Code::ResourceExhausted)?;
+    let full = rig.disks.under("image", Fault::DiskFull);
+    let message = is("create-snapshot", full.create_snapshot(rig.request()), Code::ResourceExhausted)?;
     ensure!(message.contains("tried again") && message.contains("leaves the last"), "{message}");
     let rows = rig.rows()?;
     let snapshot = rows.iter().find(|row| row["kind"] == "snapshot").context("no snapshot")?;
@@ -149,7 +150,8 @@ fn a_volume_in_use_is_not_copied_and_a_clone_that_fails_leaves_its_name_free() -
         ensure!(message.contains("in use on this node") && message.contains("unstage it first"), "{message}");
     }
     take(&rig.disks, &rig.volume)?;
-    let message = is("clone", rig.disks.create_volume(clone()), Code::ResourceExhausted)?;
+    let full = rig.disks.under("image", Fault::DiskFull);
+    let message = is("clone", full.create_volume(clone()), Code::ResourceExhausted)?;
     ensure!(message.contains("leaves the last"), "{message}");
     ensure!(rig.rows()?.len() == 1, "{:?}", rig.rows()?);
     let empty = create("copy", MIB, block());

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
-use dunnage_test_common::{MIB, Need, Setup, Volume, can_run, create, mount, mount_disk};
+use dunnage_test_common::{Fault, MIB, Need, Setup, Volume, can_run, create, mount, mount_disk};
 use tonic::Code;
 
 use crate::{DUNNAGE, IMAGE, is};
@@ -23,12 +23,13 @@ fn a_full_state_folder_is_no_call_that_still_runs() -> Result<()> {
     let volume = Volume::new(made, mount(), &host.setup().scratch().path().join("pods"), true);
     let filler = state.join("filler");
     fill(&mut File::create(&filler)?)?;
-    let message = is("stage", client.node_stage_volume(volume.stage()), Code::FailedPrecondition)?;
+    let sick = client.under("image", Fault::StateUnwritable);
+    let message = is("stage", sick.node_stage_volume(volume.stage()), Code::FailedPrecondition)?;
     ensure!(message.contains(state.to_str().unwrap()) && message.contains("free some room"), "{message}");
     let mut inline = volume.publish();
     inline.volume_id = "csi-1".into();
     inline.volume_context = [("csi.storage.k8s.io/ephemeral".into(), "true".into())].into();
-    let message = is("inline", client.node_publish_volume(inline), Code::FailedPrecondition)?;
+    let message = is("inline", sick.node_publish_volume(inline), Code::FailedPrecondition)?;
     ensure!(message.contains("free some room"), "{message}");
     std::fs::remove_file(&filler)?;
     client.node_stage_volume(volume.stage())?;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type};
 use dunnage_test_common::{
-    Client, Frozen, Host, MIB, Need, Setup, Volume, block, can_run, create, filesystem, mount_new, wait_until,
+    Client, Fault, Frozen, Host, MIB, Need, Setup, Volume, block, can_run, create, filesystem, mount_new, wait_until,
 };
 use tonic::Code;
 
@@ -133,7 +133,8 @@ fn a_file_system_that_somebody_else_froze_is_not_copied_and_stays_frozen() -> Re
     let source = volume(&host, &client, create("v", 64 * MIB, filesystem("ext4")), "ext4")?;
     bring(&client, &source)?;
     let frozen = Frozen::new(&source.target)?;
-    is("a snapshot", cut(&client, "s", &source), Code::FailedPrecondition)?;
+    let held = client.under("image", Fault::Frozen);
+    is("a snapshot", cut(&held, "s", &source), Code::FailedPrecondition)?;
     let error = cut(&client, "s", &source).err().context("it is refused")?;
     ensure!(error.message().contains("frozen already") && error.message().contains("fsfreeze"), "{error}");
     // Unfreezing fails where it is not frozen any more.

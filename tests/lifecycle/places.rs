@@ -4,11 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{block, mount, mounts_beneath};
+use dunnage_test_common::{Client, Fault, Volume, block, mount, mounts_beneath};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tonic::Code;
 
 use crate::{bring, is, rig, take};
+
+/// The same client while something else is in the way of its volumes.
+fn obstructed(client: &Client, volume: &Volume) -> Client {
+    client.under(if volume.staging.is_some() { "image" } else { "dir" }, Fault::ForeignTarget)
+}
 
 fn tmpfs(path: &Path) -> Result<()> {
     fs::create_dir_all(path)?;
@@ -25,6 +30,7 @@ fn a_file_at_the_target_is_refused_and_left() -> Result<()> {
         if volume.staging.is_some() {
             client.node_stage_volume(volume.stage())?;
         }
+        let client = &obstructed(client, &volume);
         let message = is("a file", client.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
         ensure!(message.contains(volume.target.to_str().unwrap()), "{message}");
         client.node_unpublish_volume(volume.unpublish())?;
@@ -56,7 +62,7 @@ fn a_symlink_at_the_target_is_not_followed() -> Result<()> {
         if volume.staging.is_some() {
             client.node_stage_volume(volume.stage())?;
         }
-        is("a link", client.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+        is("a link", obstructed(client, &volume).node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
         ensure!(mounts_beneath(&elsewhere)?.is_empty(), "the link was followed");
         fs::remove_file(&volume.target)?;
     }
@@ -76,7 +82,7 @@ fn a_staging_path_that_is_not_mounted_is_mended_with_the_same_data_or_refused() 
     rig.disks.node_unpublish_volume(volume.unpublish())?;
     // What a program of somebody else's, or a restart of the kubelet's host, does.
     rustix::mount::unmount(volume.staging.as_ref().unwrap(), UnmountFlags::empty())?;
-    rig.disks.node_publish_volume(volume.publish())?;
+    obstructed(&rig.disks, &volume).node_publish_volume(volume.publish())?;
     assert_eq!(fs::read_to_string(volume.target.join("data"))?, "data");
     ensure!(mounts_beneath(volume.staging.as_ref().unwrap())?.len() == 1, "not staged, or twice");
     take(&rig.disks, &volume)?;
@@ -89,14 +95,15 @@ fn a_foreign_mount_at_the_staging_path_is_never_published() -> Result<()> {
     let volume = rig.volume(&rig.disks, "a", mount())?;
     let staging = volume.staging.clone().unwrap();
     tmpfs(&staging)?;
-    is("stage", rig.disks.node_stage_volume(volume.stage()), Code::FailedPrecondition)?;
-    is("publish", rig.disks.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+    let disks = obstructed(&rig.disks, &volume);
+    is("stage", disks.node_stage_volume(volume.stage()), Code::FailedPrecondition)?;
+    is("publish", disks.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
     rustix::mount::unmount(&staging, UnmountFlags::empty())?;
     rig.disks.node_stage_volume(volume.stage())?;
     // One that came over it later.
     tmpfs(&staging)?;
-    is("publish", rig.disks.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
-    is("unstage", rig.disks.node_unstage_volume(volume.unstage()), Code::FailedPrecondition)?;
+    is("publish", disks.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
+    is("unstage", disks.node_unstage_volume(volume.unstage()), Code::FailedPrecondition)?;
     rustix::mount::unmount(&staging, UnmountFlags::empty())?;
     rig.disks.node_publish_volume(volume.publish())?;
     take(&rig.disks, &volume)
@@ -112,6 +119,7 @@ fn a_foreign_mount_at_the_target_is_refused_and_left() -> Result<()> {
         }
         tmpfs(&volume.target)?;
         fs::write(volume.target.join("mine"), "")?;
+        let client = &obstructed(client, &volume);
         let message = is("publish", client.node_publish_volume(volume.publish()), Code::FailedPrecondition)?;
         ensure!(message.contains(volume.target.to_str().unwrap()), "{message}");
         is("unpublish", client.node_unpublish_volume(volume.unpublish()), Code::FailedPrecondition)?;
@@ -185,12 +193,13 @@ fn a_file_at_the_staging_path_is_refused_and_left() -> Result<()> {
     let staging = volume.staging.clone().unwrap();
     fs::create_dir_all(staging.parent().unwrap())?;
     fs::write(&staging, "mine")?;
-    let message = is("a file", rig.disks.node_stage_volume(volume.stage()), Code::FailedPrecondition)?;
+    let disks = obstructed(&rig.disks, &volume);
+    let message = is("a file", disks.node_stage_volume(volume.stage()), Code::FailedPrecondition)?;
     ensure!(message.contains(staging.to_str().unwrap()), "{message}");
     let mut below = volume.clone();
     below.staging = Some(staging.join("below"));
-    is("below a file", rig.disks.node_stage_volume(below.stage()), Code::FailedPrecondition)?;
-    rig.disks.node_unstage_volume(volume.unstage())?;
+    is("below a file", disks.node_stage_volume(below.stage()), Code::FailedPrecondition)?;
+    disks.node_unstage_volume(volume.unstage())?;
     assert_eq!(fs::read_to_string(&staging)?, "mine");
     ensure!(
         dunnage_test_common::loop_devices_beneath(rig.host.setup().scratch().path()).is_empty(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{Client, Host, Need, Setup, Volume, VolumeGroup, can_run, create, wait_until};
+use dunnage_test_common::{Client, Fault, Host, Need, Setup, Volume, VolumeGroup, can_run, create, wait_until};
 use tonic::{Code, Status};
 
 const DUNNAGE: &str = env!("CARGO_BIN_EXE_dunnage");
@@ -55,6 +55,11 @@ impl Rig {
         let host = setup.start(DUNNAGE)?;
         let client = host.client(DISKS)?.with_deadline(DEADLINE);
         Ok(Self { host, client, group })
+    }
+
+    /// The client, for calls that are made while something is wrong.
+    fn under(&self, fault: Fault) -> Client {
+        self.client.under("lvm", fault)
     }
 
     fn create(&self, name: &str, bytes: i64, capability: csi::VolumeCapability) -> Result<Volume, Status> {
@@ -107,12 +112,12 @@ impl Rig {
     }
 
     /// Waits until the health of a volume has these words and no others: what LVM said is good for a moment.
-    fn wait_for_health(&self, volume_id: &str, wanted: &[&str]) -> Result<()> {
+    fn wait_for_health(&self, client: &Client, volume_id: &str, wanted: &[&str]) -> Result<()> {
         let request = csi::ControllerGetVolumeHealthRequest { volume_id: volume_id.into(), ..Default::default() };
         let mut seen = String::new();
         let waited = wait_until("the health of the volume to be told", LIMIT, || {
             // It has two seconds for its answer, which a guest may not have.
-            seen = format!("{:?}", self.client.controller_get_volume_health(request.clone()));
+            seen = format!("{:?}", client.controller_get_volume_health(request.clone()));
             let words = seen.split("reason: \"").skip(1).filter_map(|rest| rest.split('"').next());
             Ok(seen.starts_with("Ok") && words.collect::<BTreeSet<_>>() == BTreeSet::from_iter(wanted.iter().copied()))
         });

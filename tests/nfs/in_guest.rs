@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use dunnage_test_common::{
-    Client, Host, MIB, Need, NfsClient, NfsServer, Scratch, Setup, Volume, can_run, create, mount, wait_until,
+    Client, Fault, Host, MIB, Need, NfsClient, NfsServer, Scratch, Setup, Volume, can_run, create, mount, wait_until,
 };
 use tonic::Status;
 
@@ -55,6 +55,11 @@ impl Rig {
         self.host.restart()?;
         (self.shares, self.files) = (self.host.client(SHARES)?, self.host.client(FILES)?);
         Ok(())
+    }
+
+    /// The client of the backend on the server, for calls that are made while something is wrong.
+    fn under(&self, fault: Fault) -> Client {
+        self.shares.under("nfs", fault)
     }
 
     fn create(&self, name: &str) -> Result<Volume, Status> {

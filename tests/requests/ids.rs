@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{Client, MIB, Volume, create, expand, mount};
+use dunnage_test_common::{Client, Fault, MIB, Volume, create, expand, mount};
 use tonic::{Code, Status};
 
 use crate::{DIR, refused, rig};
@@ -38,10 +38,11 @@ fn an_id_of_another_instance_is_failed_precondition_that_says_where_it_lives() -
     let mut volume = there.clone();
     volume.staging = Some(volume.target.with_file_name("staging"));
     let instance = there.made.volume_id.split('.').next().unwrap();
-    let all = calls(&rig.disks, &volume).into_iter().chain([
-        ("delete", rig.disks.delete_volume(volume.delete()).map(drop)),
-        ("unpublish", rig.disks.node_unpublish_volume(volume.unpublish()).map(drop)),
-        ("unstage", rig.disks.node_unstage_volume(volume.unstage()).map(drop)),
+    let disks = rig.disks.under("image", Fault::UnknownId);
+    let all = calls(&disks, &volume).into_iter().chain([
+        ("delete", disks.delete_volume(volume.delete()).map(drop)),
+        ("unpublish", disks.node_unpublish_volume(volume.unpublish()).map(drop)),
+        ("unstage", disks.node_unstage_volume(volume.unstage()).map(drop)),
     ]);
     for (call, answer) in all {
         refused(call, answer, Code::FailedPrecondition, &[instance, "node-7", "disks"])?;
@@ -58,7 +59,7 @@ fn an_id_of_no_known_form_is_not_found_and_its_removal_succeeds() -> Result<()> 
     let key_with_path = volume.id().replacen(".a+", "...%2f..%2f+", 1).replacen(".a.", ".%2e%2e.", 1);
     for id in ["pvc-1", "some/path", "../../etc", "/etc/passwd", "a.b.c", &key_with_path, "x\u{7f}y", "\u{202e}"] {
         volume.made.volume_id = id.into();
-        for (call, answer) in calls(&rig.disks, &volume) {
+        for (call, answer) in calls(&rig.disks.under("image", Fault::BadRequest), &volume) {
             refused(&format!("{call} of {id:?}"), answer, Code::NotFound, &[&format!("{id:?}")])?;
         }
         rig.disks.delete_volume(volume.delete())?;
@@ -77,7 +78,7 @@ fn a_late_call_for_a_deleted_volume_does_not_meet_its_successor() -> Result<()> 
     rig.disks.delete_volume(old.delete())?;
     let new = rig.volume(&rig.disks, "a", mount())?;
     assert_ne!(old.id(), new.id());
-    for (call, answer) in calls(&rig.disks, &old) {
+    for (call, answer) in calls(&rig.disks.under("image", Fault::UnknownId), &old) {
         refused(call, answer, Code::NotFound, &[&old.id()])?;
     }
     rig.disks.delete_volume(old.delete())?;

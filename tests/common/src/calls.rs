@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::connect;
+use crate::{Fault, connect, fault};
 
 /// What a call may take unless a test says otherwise: only a hang comes near.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -26,6 +26,15 @@ pub struct Client {
     runtime: Arc<Runtime>,
     channel: Channel,
     deadline: Duration,
+    under: Option<Arc<Under>>,
+}
+
+/// What goes wrong while a client calls, and in which test.
+#[derive(Debug)]
+struct Under {
+    test: String,
+    driver: String,
+    fault: Fault,
 }
 
 impl Client {
@@ -36,13 +45,28 @@ impl Client {
     pub fn connect(socket: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let channel = runtime.block_on(connect(socket))?;
-        Ok(Self { runtime: Arc::new(runtime), channel, deadline: LIMIT })
+        Ok(Self { runtime: Arc::new(runtime), channel, deadline: LIMIT, under: None })
     }
 
     /// The same client with another deadline for each call, which the plugin is told.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self { deadline, ..self.clone() }
+    }
+
+    /// The same client for calls to this driver that are made while something is wrong, each of which is noted for
+    /// `docs/matrix.md`. To be made by the test's own thread, whose name is the test's.
+    #[must_use]
+    pub fn under(&self, driver: &str, fault: Fault) -> Self {
+        let under = Under { test: fault::test(), driver: driver.into(), fault };
+        Self { under: Some(Arc::new(under)), ..self.clone() }
+    }
+
+    /// `request` is the name of the message: that of the RPC with a word behind it.
+    fn note(&self, request: &str) {
+        if let Some(Under { test, driver, fault }) = self.under.as_deref() {
+            fault::note(test, driver, request.trim_end_matches("Request"), *fault);
+        }
     }
 
     /// The deadline as a client of a later call sends it, with the request.
@@ -65,6 +89,7 @@ macro_rules! calls {
         impl Client {
             $($(
                 pub fn $method(&self, request: csi::$request) -> Result<csi::$response, Status> {
+                    self.note(stringify!($request));
                     let request = self.request(request);
                     self.run(|channel| async {
                         $client::new(channel).$method(request).await.map(Response::into_inner)
@@ -126,6 +151,7 @@ impl Client {
     /// # Errors
     /// The status of the call or of its stream.
     pub fn get_metadata_allocated(&self, request: csi::GetMetadataAllocatedRequest) -> Result<(), Status> {
+        self.note("GetMetadataAllocated");
         let request = self.request(request);
         self.run(|channel| async {
             SnapshotMetadataClient::new(channel).get_metadata_allocated(request).await?.into_inner().message().await
@@ -138,6 +164,7 @@ impl Client {
     /// # Errors
     /// The status of the call or of its stream.
     pub fn get_metadata_delta(&self, request: csi::GetMetadataDeltaRequest) -> Result<(), Status> {
+        self.note("GetMetadataDelta");
         let request = self.request(request);
         self.run(|channel| async {
             SnapshotMetadataClient::new(channel).get_metadata_delta(request).await?.into_inner().message().await

@@ -7,6 +7,8 @@
 mod calls;
 mod client;
 mod disk;
+mod fault;
+mod faulty_disk;
 mod host;
 mod http;
 mod mounts;
@@ -26,6 +28,8 @@ mod wait;
 pub use calls::Client;
 pub use client::connect;
 pub use disk::{Frozen, mount_disk, mount_new, run};
+pub use fault::{Fault, covers};
+pub use faulty_disk::{Failing, FaultyDisk};
 pub use host::Host;
 pub use http::get;
 pub use mounts::{loop_devices_beneath, mounts_beneath};

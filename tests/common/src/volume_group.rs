@@ -36,14 +36,30 @@ impl VolumeGroup {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn on(scratch: &Scratch, devices: Vec<String>) -> Result<Self> {
-        // The program that is tested has no right to have LVM load them.
-        run("modprobe", &["-a", "dm_mod", "dm_thin_pool", "dm_raid"])?;
         let folder = scratch.path().file_name().context("the folder has no name")?.to_string_lossy().into_owned();
-        let group = Self { name: folder.replace("dunnage-", "vg"), devices };
+        Self::named(&folder.replace("dunnage-", "vg"), devices)
+    }
+
+    /// Makes a group of this name of these devices.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn named(name: &str, devices: Vec<String>) -> Result<Self> {
+        let group = Self::found(name, devices)?;
         let devices: Vec<_> = group.devices.iter().map(String::as_str).collect();
         group.lvm(&[&["pvcreate", "-qq"], devices.as_slice()].concat())?;
         group.lvm(&[&["vgcreate", "-qq", &group.name], devices.as_slice()].concat())?;
         Ok(group)
+    }
+
+    /// A group that is on these devices already.
+    ///
+    /// # Errors
+    /// Without root or a device mapper.
+    pub fn found(name: &str, devices: Vec<String>) -> Result<Self> {
+        // The program that is tested has no right to have LVM load them.
+        run("modprobe", &["-a", "dm_mod", "dm_thin_pool", "dm_raid"])?;
+        Ok(Self { name: name.into(), devices })
     }
 
     /// Makes a thin pool of this size, whose writes fail at once where it is full.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{MIB, block, create, filesystem, mount, mounts_beneath};
+use dunnage_test_common::{Fault, MIB, block, create, filesystem, mount, mounts_beneath};
 use tonic::Code;
 
 use super::{Rig, bytes_of, can, is};
@@ -23,10 +23,11 @@ fn a_thick_volume_lives_grows_while_it_is_used_and_leaves_nothing() -> Result<()
     assert_eq!(rig.available()?, before - 68 * MIB);
     let again = rig.create("a", 65 * MIB, mount())?;
     assert_eq!(again.made, volume.made);
-    is(rig.create("a", 128 * MIB, mount()), Code::AlreadyExists, "")?;
+    let again = create("a", 128 * MIB, mount());
+    is(rig.under(Fault::OtherArguments).create_volume(again), Code::AlreadyExists, "")?;
     rig.bring(&volume)?;
     fs::write(volume.target.join("data"), "data")?;
-    is(rig.client.delete_volume(volume.delete()), Code::FailedPrecondition, "")?;
+    is(rig.under(Fault::InUse).delete_volume(volume.delete()), Code::FailedPrecondition, "")?;
     rig.restart()?;
     rig.grow(&volume, 128 * MIB)?;
     let seen = rustix::fs::statvfs(&volume.target)?;
@@ -89,18 +90,18 @@ fn what_a_class_cannot_have_is_refused_and_leaves_nothing() -> Result<()> {
         return Ok(());
     }
     let rig = Rig::thick(&[128], "")?;
-    let with = |pairs: &[(&str, &str)], bytes| {
+    let with = |fault, pairs: &[(&str, &str)], bytes| {
         let mut request = create("a", bytes, mount());
         let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         request.parameters = pairs.collect::<BTreeMap<_, _>>().into_iter().collect();
-        rig.create_with(request)
+        rig.under(fault).create_volume(request)
     };
-    is(with(&[("type", "raid7")], 16 * MIB), Code::InvalidArgument, "raid10")?;
-    is(with(&[("stripes", "2")], 16 * MIB), Code::InvalidArgument, "no meaning")?;
+    is(with(Fault::BadRequest, &[("type", "raid7")], 16 * MIB), Code::InvalidArgument, "raid10")?;
+    is(with(Fault::BadRequest, &[("stripes", "2")], 16 * MIB), Code::InvalidArgument, "no meaning")?;
     // There is one disk alone.
-    is(with(&[("type", "raid1")], 16 * MIB), Code::ResourceExhausted, "")?;
-    is(with(&[], 4096 * MIB), Code::OutOfRange, "larger than the store")?;
-    is(with(&[], 126 * MIB), Code::OutOfRange, "larger than the store")?;
+    is(with(Fault::NoRoom, &[("type", "raid1")], 16 * MIB), Code::ResourceExhausted, "")?;
+    is(with(Fault::NoRoom, &[], 4096 * MIB), Code::OutOfRange, "larger than the store")?;
+    is(with(Fault::NoRoom, &[], 126 * MIB), Code::OutOfRange, "larger than the store")?;
     rig.is_left_with(&[])
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
 use dunnage_csi_proto::csi::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
-use dunnage_test_common::{MIB, Volume, create, filesystem, run};
+use dunnage_test_common::{Fault, MIB, Volume, create, filesystem, run};
 use tonic::Code;
 
 use super::{Rig, can, is};
@@ -104,7 +104,7 @@ fn a_file_system_that_somebody_has_frozen_is_not_taken_and_stays_frozen() -> Res
     rig.bring(&volume)?;
     let frozen = dunnage_test_common::Frozen::new(&volume.target)?;
     let request = csi::CreateSnapshotRequest { name: "s".into(), source_volume_id: volume.id(), ..Default::default() };
-    is(rig.client.create_snapshot(request), Code::FailedPrecondition, "frozen")?;
+    is(rig.under(Fault::Frozen).create_snapshot(request), Code::FailedPrecondition, "frozen")?;
     assert_eq!(rig.group.volumes()?, ["pool", "vol-a"]);
     // It is an error to thaw what is not frozen.
     drop(frozen);

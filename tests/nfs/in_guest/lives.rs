@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{MIB, expand};
+use dunnage_test_common::{Fault, MIB, expand};
 use tonic::Code;
 
 use super::{Rig, can_serve, entries, is_mounted, line, refused, with_flags};
@@ -41,11 +41,11 @@ fn a_volume_is_a_folder_of_the_export_from_its_making_to_its_end() -> Result<()>
     let usage = rig.shares.node_get_volume_stats(volume.stats())?.usage;
     ensure!(usage.len() == 2 && usage.iter().all(|one| one.total > 0), "{usage:?}");
     assert_eq!(rig.shares.controller_expand_volume(expand(&volume.id(), 2 * MIB))?.capacity_bytes, 2 * MIB);
-    refused(rig.shares.delete_volume(volume.delete()), Code::FailedPrecondition, "is published")?;
+    refused(rig.under(Fault::InUse).delete_volume(volume.delete()), Code::FailedPrecondition, "is published")?;
     // A host that is killed leaves what is mounted, and the next one takes it away.
     rig.restart()?;
     assert_eq!(fs::read(volume.target.join("data"))?, b"words");
-    rig.shares.node_publish_volume(volume.publish())?;
+    rig.under(Fault::Killed).node_publish_volume(volume.publish())?;
     for used in [&volume, &reader] {
         for _ in 0..2 {
             rig.shares.node_unpublish_volume(used.unpublish())?;
@@ -76,7 +76,8 @@ fn options_are_applied_or_refused_by_name() -> Result<()> {
         ("rsize=many", "takes no mount option \"rsize\" like this"),
     ] {
         volume.capability = with_flags(&[flag]);
-        refused(rig.shares.node_publish_volume(volume.publish()), Code::InvalidArgument, words)?;
+        let wrong = rig.under(Fault::BadRequest).node_publish_volume(volume.publish());
+        refused(wrong, Code::InvalidArgument, words)?;
         ensure!(!volume.target.exists(), "{flag} left something");
     }
     volume.capability = with_flags(&["soft", "noac", "nodev", "rsize=65536"]);

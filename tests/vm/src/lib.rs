@@ -12,6 +12,6 @@ mod kernel;
 mod network;
 mod program;
 
-pub use guest::{Guest, Hardware, Job};
+pub use guest::{Guest, Hardware, Job, Power};
 pub use kernel::Kernel;
 pub use network::Network;

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command-line program: the terminal is its output.
 
 mod command;
+mod matrix;
 mod privilege;
 mod public_api;
 mod session;
@@ -39,6 +40,8 @@ enum Task {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Writes docs/matrix.md: what is tested of each driver against what goes wrong, as tests ran here
+    Matrix,
     /// Lists the steps of `test`
     List,
     /// Compares the public API of drivers/api with its checked-in listing
@@ -63,6 +66,7 @@ fn main() -> Result<ExitCode> {
             summary.add("vm", || steps::vm::run_those(&mut session, &names));
             Ok(end(&summary))
         }
+        Task::Matrix => matrix::write(&Session::start()?).map(|()| ExitCode::SUCCESS),
         Task::List => {
             for step in STEPS {
                 println!("{:12} {}", step.name, step.about);

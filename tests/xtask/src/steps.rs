@@ -9,9 +9,9 @@ pub(crate) mod vm;
 
 use anyhow::Result;
 
-use crate::public_api;
 use crate::session::Session;
 use crate::summary::Outcome;
+use crate::{matrix, public_api};
 
 /// One part of the whole, with a line of its own in the summary.
 pub(crate) struct Step {
@@ -35,5 +35,6 @@ pub(crate) const STEPS: &[Step] = &[
     },
     Step { name: "test", about: "run every test, as root", run: cargo_test::run },
     Step { name: "vm", about: "run the tests that need a stock kernel, in a guest", run: vm::run },
+    Step { name: "matrix", about: "compare docs/matrix.md with the tests that are there and ran", run: matrix::check },
     Step { name: "size", about: "build the release and print its size", run: rust::size },
 ];

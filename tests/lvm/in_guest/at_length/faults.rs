@@ -3,75 +3,14 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{MIB, Setup, VolumeGroup, create, mount, run, wait_until};
+use dunnage_test_common::{Failing, Fault, FaultyDisk, MIB, Setup, VolumeGroup, create, mount, wait_until};
 use tonic::Code;
 
 use super::{LIMIT, Rig, can, is};
 
-/// A disk of the device mapper, whose parts can be made to fail.
-struct Faulty {
-    name: String,
-    below: String,
-    sectors: u64,
-}
-
-impl Faulty {
-    fn new(below: &str, sectors: u64) -> Result<Self> {
-        let faulty =
-            Self { name: format!("faulty-{}", below.trim_start_matches("/dev/")), below: below.into(), sectors };
-        let table = format!("0 {sectors} linear {below} 0");
-        run("dmsetup", &["create", "--noudevsync", "--noudevrules", &faulty.name, "--table", &table])?;
-        Ok(faulty)
-    }
-
-    /// The kernel's own name, since there is no udev to make another.
-    fn path(&self) -> Result<String> {
-        for entry in fs::read_dir("/sys/block")? {
-            let entry = entry?;
-            if fs::read_to_string(entry.path().join("dm/name")).is_ok_and(|name| name.trim() == self.name) {
-                return Ok(format!("/dev/{}", entry.file_name().to_string_lossy()));
-            }
-        }
-        anyhow::bail!("the kernel has no device {}", self.name)
-    }
-
-    /// All from this sector on fails; the beginning has LVM's metadata.
-    fn fail_from(&self, sector: u64, how: &str) -> Result<()> {
-        let Self { below, sectors, .. } = self;
-        let rest = sectors - sector;
-        let target = match how {
-            "error" => format!("{sector} {rest} error"),
-            other => format!("{sector} {rest} flakey {below} {sector} 0 1 1 {other}"),
-        };
-        self.load(&format!("0 {sector} linear {below} 0\n{target}"))
-    }
-
-    fn heal(&self) -> Result<()> {
-        self.load(&format!("0 {} linear {} 0", self.sectors, self.below))
-    }
-
-    fn load(&self, table: &str) -> Result<()> {
-        let file = tempfile::NamedTempFile::new()?;
-        fs::write(file.path(), table)?;
-        run("dmsetup", &["suspend", "--noflush", &self.name])?;
-        run("dmsetup", &["load", &self.name, &file.path().display().to_string()])?;
-        run("dmsetup", &["resume", "--noudevsync", "--noudevrules", &self.name])
-    }
-}
-
-impl Drop for Faulty {
-    fn drop(&mut self) {
-        let _ = run("dmsetup", &["remove", "--noudevsync", "--noudevrules", "--force", &self.name]);
-    }
-}
-
-fn faulty() -> Result<(Rig, Faulty)> {
+fn faulty() -> Result<(Rig, FaultyDisk)> {
     let setup = Setup::new()?;
-    let file = setup.scratch().path().join("below");
-    fs::File::create(&file)?.set_len(256 << 20)?;
-    let output = std::process::Command::new("/sbin/losetup").args(["--find", "--show"]).arg(&file).output()?;
-    let below = String::from_utf8(output.stdout)?.trim().to_owned();
-    let disk = Faulty::new(&below, 256 << 11)?;
+    let disk = FaultyDisk::new(&setup.scratch().path().join("below"), 256)?;
     let group = VolumeGroup::on(setup.scratch(), vec![disk.path()?])?;
     Ok((Rig::on(setup, group, "type: thick\n")?, disk))
 }
@@ -86,23 +25,23 @@ fn a_disk_that_cannot_be_read_or_written_is_never_formatted_and_loses_nothing() 
     }
     let (rig, disk) = faulty()?;
     // While it is wiped: it is no volume, and no room is lost.
-    disk.fail_from(DATA, "error_writes")?;
-    is(rig.create("a", 64 * MIB, mount()), Code::Internal, "cannot zero")?;
+    disk.fail_from(DATA, Failing::Writes)?;
+    is(rig.under(Fault::WriteErrors).create_volume(create("a", 64 * MIB, mount())), Code::Internal, "cannot zero")?;
     disk.heal()?;
     let volume = rig.create("a", 64 * MIB, mount())?;
     // While it is looked at.
-    disk.fail_from(DATA, "error")?;
-    is(rig.client.node_stage_volume(volume.stage()), Code::Internal, "")?;
+    disk.fail_from(DATA, Failing::All)?;
+    is(rig.under(Fault::ReadErrors).node_stage_volume(volume.stage()), Code::Internal, "")?;
     // While it is formatted.
-    disk.fail_from(DATA, "error_writes")?;
-    is(rig.client.node_stage_volume(volume.stage()), Code::Internal, "")?;
+    disk.fail_from(DATA, Failing::Writes)?;
+    is(rig.under(Fault::WriteErrors).node_stage_volume(volume.stage()), Code::Internal, "")?;
     disk.heal()?;
     rig.bring(&volume)?;
     fs::write(volume.target.join("data"), "data")?;
     rig.take(&volume)?;
     // While it is mounted, with data on it.
-    disk.fail_from(DATA, "error")?;
-    ensure!(rig.client.node_stage_volume(volume.stage()).is_err(), "it was staged");
+    disk.fail_from(DATA, Failing::All)?;
+    ensure!(rig.under(Fault::ReadErrors).node_stage_volume(volume.stage()).is_err(), "it was staged");
     disk.heal()?;
     rig.bring(&volume)?;
     assert_eq!(fs::read_to_string(volume.target.join("data"))?, "data");
@@ -121,13 +60,15 @@ fn a_disk_that_fails_under_a_mounted_volume_lets_it_be_taken_away() -> Result<()
     rig.bring(&volume)?;
     fs::write(volume.target.join("data"), "data")?;
     // All of it, with LVM's own metadata.
-    disk.load(&format!("0 {} error", disk.sectors))?;
-    rig.take(&volume)?;
+    disk.fail_from(0, Failing::All)?;
+    let sick = rig.under(Fault::StoreGone);
+    sick.node_unpublish_volume(volume.unpublish())?;
+    sick.node_unstage_volume(volume.unstage())?;
     ensure!(rig.group.active()?.is_empty(), "{:?} is left", rig.group.active()?);
-    let found = rig.client.delete_volume(volume.delete()).expect_err("it was deleted");
+    let found = sick.delete_volume(volume.delete()).expect_err("it was deleted");
     ensure!(found.code() != Code::NotFound, "{found:?}");
     // What was read before is good for a moment.
-    wait_until("the group to be looked at again", LIMIT, || Ok(rig.client.list_volumes(Default::default()).is_err()))?;
+    wait_until("the group to be looked at again", LIMIT, || Ok(sick.list_volumes(Default::default()).is_err()))?;
     disk.heal()?;
     assert_eq!(rig.create("a", 64 * MIB, mount())?.made, volume.made);
     Ok(())
@@ -150,23 +91,27 @@ fn a_group_with_a_missing_disk_is_told_and_its_volumes_are_not_said_to_be_gone()
     let away = format!("{lost}.away");
     fs::rename(&lost, &away)?;
     rig.restart()?;
-    assert_eq!(rig.client.list_volumes(Default::default())?.entries.len(), 3);
-    is(rig.create("new", 16 * MIB, mount()), Code::FailedPrecondition, "are missing")?;
-    is(rig.client.delete_volume(large.delete()), Code::FailedPrecondition, "are missing")?;
-    is(rig.client.node_stage_volume(large.stage()), Code::FailedPrecondition, "lost a disk with data")?;
+    let sick = rig.under(Fault::DiskMissing);
+    assert_eq!(sick.list_volumes(Default::default())?.entries.len(), 3);
+    is(sick.create_volume(create("new", 16 * MIB, mount())), Code::FailedPrecondition, "are missing")?;
+    is(sick.delete_volume(large.delete()), Code::FailedPrecondition, "are missing")?;
+    is(sick.node_stage_volume(large.stage()), Code::FailedPrecondition, "lost a disk with data")?;
     for (volume, wanted) in [(&large, &["DiskMissing"][..]), (&mirrored, &["RaidDegraded"]), (&small, &[])] {
-        rig.wait_for_health(&volume.id(), wanted)?;
+        rig.wait_for_health(&sick, &volume.id(), wanted)?;
     }
-    rig.bring(&small)?;
-    rig.take(&small)?;
-    rig.bring(&mirrored)?;
-    rig.take(&mirrored)?;
+    for volume in [&small, &mirrored] {
+        sick.node_stage_volume(volume.stage())?;
+        sick.node_publish_volume(volume.publish())?;
+        sick.node_unpublish_volume(volume.unpublish())?;
+        sick.node_unstage_volume(volume.unstage())?;
+    }
     // Without all of its disks nothing is known of it.
     let first = rig.group.devices()[0].clone();
     fs::rename(&first, format!("{first}.away"))?;
-    wait_until("the group to be looked at again", LIMIT, || Ok(rig.client.list_volumes(Default::default()).is_err()))?;
-    is(rig.client.delete_volume(small.delete()), Code::FailedPrecondition, "is a disk missing?")?;
-    is(rig.client.node_stage_volume(small.stage()), Code::FailedPrecondition, "is a disk missing?")?;
+    let gone = rig.under(Fault::StoreGone);
+    wait_until("the group to be looked at again", LIMIT, || Ok(gone.list_volumes(Default::default()).is_err()))?;
+    is(gone.delete_volume(small.delete()), Code::FailedPrecondition, "is a disk missing?")?;
+    is(gone.node_stage_volume(small.stage()), Code::FailedPrecondition, "is a disk missing?")?;
     fs::rename(format!("{first}.away"), &first)?;
     fs::rename(&away, &lost)?;
     rig.restart()?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use dunnage_csi_proto::csi::v1 as csi;
-use dunnage_test_common::{MIB, create, expand, mount};
+use dunnage_test_common::{Fault, MIB, create, expand, mount};
 
 use super::{DISKS, Rig, can};
 
@@ -15,7 +15,7 @@ fn at_each_moment(
     then: impl Fn(&Rig, usize) -> Result<()>,
 ) -> Result<()> {
     for step in 0..40 {
-        let client = rig.client.clone();
+        let client = rig.under(Fault::Killed);
         let (moment, begun) = (Duration::from_millis(250 * step as u64), Instant::now());
         let mut ended = false;
         std::thread::scope(|scope| -> Result<()> {
@@ -38,8 +38,9 @@ fn at_each_moment(
 
 /// What is made is made once, and goes.
 fn is_made_once(rig: &Rig, name: &str, bytes: i64, others: &[&str]) -> Result<()> {
-    let made = rig.client.create_volume(create(name, bytes, mount()))?.volume.unwrap();
-    let again = rig.client.create_volume(create(name, bytes, mount()))?.volume.unwrap();
+    let client = rig.under(Fault::Killed);
+    let made = client.create_volume(create(name, bytes, mount()))?.volume.unwrap();
+    let again = client.create_volume(create(name, bytes, mount()))?.volume.unwrap();
     ensure!(made == again, "{made:?}, then {again:?}");
     let listed = rig.client.list_volumes(Default::default())?.entries;
     ensure!(listed.len() == 1, "{listed:?}");
@@ -108,8 +109,9 @@ fn a_stage_and_an_unstage_that_are_killed_leave_no_device() -> Result<()> {
         &mut rig,
         |client, _| drop(client.node_stage_volume(volume.stage())),
         |rig, _| {
-            rig.client.node_stage_volume(volume.stage())?;
-            rig.client.node_unstage_volume(volume.unstage())?;
+            let client = rig.under(Fault::Killed);
+            client.node_stage_volume(volume.stage())?;
+            client.node_unstage_volume(volume.unstage())?;
             rig.is_left_with(&["pool", "vol-a"])
         },
     )?;
@@ -121,6 +123,6 @@ fn a_stage_and_an_unstage_that_are_killed_leave_no_device() -> Result<()> {
     rig.host.spawn()?;
     rig.host.wait_for_log("dunnage.form is missing")?;
     rig.host.wait_for(DISKS)?;
-    rig.host.client(DISKS)?.node_unstage_volume(volume.unstage())?;
+    rig.host.client(DISKS)?.under("lvm", Fault::ForeignStore).node_unstage_volume(volume.unstage())?;
     rig.is_left_with(&["pool", "vol-a"])
 }

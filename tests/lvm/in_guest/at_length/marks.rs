@@ -1,7 +1,7 @@
 //! The tags that make a group an instance, and those that make a logical volume a volume.
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{MIB, Setup, VolumeGroup, mount};
+use dunnage_test_common::{Fault, MIB, Setup, VolumeGroup, create, mount};
 use tonic::Code;
 
 use super::{DUNNAGE, Rig, can, is};
@@ -68,9 +68,11 @@ fn a_logical_volume_that_has_lost_a_tag_is_never_said_to_be_gone() -> Result<()>
     let logical = format!("{}/vol-a", rig.group.name());
     rig.group.lvm(&["lvchange", "-qq", "--deltag", "dunnage.fs_type=ext4", &logical])?;
     rig.restart()?;
-    is(rig.client.delete_volume(volume.delete()), Code::FailedPrecondition, "fs_type is missing")?;
-    is(rig.client.node_stage_volume(volume.stage()), Code::FailedPrecondition, "fs_type is missing")?;
-    is(rig.create("a", 16 * MIB, mount()), Code::FailedPrecondition, "fs_type is missing")?;
+    let damaged = rig.under(Fault::DamagedRecord);
+    is(damaged.delete_volume(volume.delete()), Code::FailedPrecondition, "fs_type is missing")?;
+    is(damaged.node_stage_volume(volume.stage()), Code::FailedPrecondition, "fs_type is missing")?;
+    let again = create("a", 16 * MIB, mount());
+    is(damaged.create_volume(again), Code::FailedPrecondition, "fs_type is missing")?;
     assert_eq!(rig.group.volumes()?, ["vol-a"]);
     rig.group.lvm(&["lvchange", "-qq", "--addtag", "dunnage.fs_type=ext4", &logical])?;
     rig.restart()?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{MIB, block, mount};
+use dunnage_test_common::{Fault, MIB, block, covers, mount};
 use tonic::Code;
 
 use super::{Rig, bytes_of, can, is};
@@ -95,11 +95,13 @@ fn a_volume_that_was_cut_off_while_it_was_wiped_is_wiped_by_the_retry() -> Resul
     let rig = Rig::thick(&[128], "")?;
     soil(&rig)?;
     leave_unfinished(&rig, "vol-a")?;
+    covers("lvm", "CreateVolume", Fault::Killed);
     let volume = rig.create("a", 32 * MIB, block())?;
     rig.bring(&volume)?;
     ensure!(bytes_of(&volume)?.iter().all(|byte| *byte == 0), "it has somebody's bytes");
     // The same for what it grows by.
     leave_unfinished(&rig, "wipe-vol-a")?;
+    covers("lvm", "ControllerExpandVolume", Fault::Killed);
     rig.grow(&volume, 64 * MIB)?;
     ensure!(bytes_of(&volume)?.iter().all(|byte| *byte == 0), "it has grown by somebody's bytes");
     rig.take(&volume)?;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::{Client, Host, MIB, Volume, create, mount, wait_until};
+use dunnage_test_common::{Client, Fault, Host, MIB, Volume, create, mount, wait_until};
 
 use super::{LIMIT, Rig, Writer, can_serve, made, told, within};
 
@@ -52,11 +52,12 @@ fn statistics_are_answered_and_other_backends_served_while_the_server_is_gone() 
     lives(&rig.host, &rig.files, "warm", 20)?;
     quantiles("other backend, server alive", &lives(&rig.host, &rig.files, "alive", 60)?);
     rig.machine.cut()?;
+    let shares = rig.under(Fault::ServerGoneForSeconds);
     // Every volume is asked for again and again: more questions than the backend may have threads.
     let mut longest = Duration::ZERO;
     for volume in volumes.iter().cycle().take(100) {
         let began = Instant::now();
-        let answer = within(SOON, "stats", || rig.shares.node_get_volume_stats(volume.stats()));
+        let answer = within(SOON, "stats", || shares.node_get_volume_stats(volume.stats()));
         longest = longest.max(began.elapsed());
         ensure!(answer.is_err(), "{answer:?}");
     }
@@ -73,11 +74,11 @@ fn statistics_are_answered_and_other_backends_served_while_the_server_is_gone() 
     })?;
     rig.machine.mend()?;
     wait_until("statistics of a server that is back", LIMIT, || {
-        Ok(rig.shares.node_get_volume_stats(volumes[0].stats()).is_ok())
+        Ok(shares.node_get_volume_stats(volumes[0].stats()).is_ok())
     })?;
     for volume in &volumes {
-        rig.shares.node_unpublish_volume(volume.unpublish())?;
-        rig.shares.delete_volume(volume.delete())?;
+        shares.node_unpublish_volume(volume.unpublish())?;
+        shares.delete_volume(volume.delete())?;
     }
     Ok(())
 }
@@ -105,6 +106,6 @@ fn what_is_written_while_the_server_is_gone_for_seconds_is_all_there_afterwards(
     rig.restart()?;
     let bytes = fs::read(rig.on_server("volumes/a/data"))?;
     ensure!(bytes == [[1; 100_000], [2; 100_000]].concat(), "{} bytes", bytes.len());
-    rig.shares.node_unpublish_volume(volume.unpublish())?;
+    rig.under(Fault::CutInWrite).node_unpublish_volume(volume.unpublish())?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::wait_until;
+use dunnage_test_common::{Fault, wait_until};
 
 use super::{LIMIT, Rig, SHARES, Writer, can_serve, is_mounted, within};
 
@@ -27,21 +27,21 @@ fn volumes_of_a_server_that_is_gone_are_taken_away_in_use_or_not() -> Result<()>
     let mut hanging = Command::new("ls").arg(&used.target).stdout(Stdio::null()).spawn()?;
     writer.write(b"words")?;
     writer.end()?;
-    let asked = rig.shares.node_get_volume_stats(idle.stats());
+    let shares = rig.under(Fault::ServerGoneForGood);
+    let asked = shares.node_get_volume_stats(idle.stats());
     ensure!(asked.is_err(), "{asked:?}");
     for (volume, what) in [(&idle, "idle"), (&used, "used"), (&dirty, "dirty")] {
-        within(BOUND, &format!("unpublish of what is {what}"), || {
-            rig.shares.node_unpublish_volume(volume.unpublish())
-        })?;
+        within(BOUND, &format!("unpublish of what is {what}"), || shares.node_unpublish_volume(volume.unpublish()))?;
         ensure!(!volume.target.exists(), "{what} is left");
-        within(BOUND, "again", || rig.shares.node_unpublish_volume(volume.unpublish()))?;
+        within(BOUND, "again", || shares.node_unpublish_volume(volume.unpublish()))?;
     }
     // Also by a host that never saw the server.
     rig.host.kill()?;
     rig.host.spawn()?;
     rig.host.wait_for(SHARES)?;
     rig.shares = rig.host.client(SHARES)?;
-    within(BOUND, "unpublish by a new host", || rig.shares.node_unpublish_volume(late.unpublish()))?;
+    let shares = rig.under(Fault::ServerGoneForGood);
+    within(BOUND, "unpublish by a new host", || shares.node_unpublish_volume(late.unpublish()))?;
     ensure!(!late.target.exists(), "it is left");
     hanging.kill()?;
     hanging.wait()?;
@@ -69,19 +69,18 @@ fn a_publish_that_finds_no_server_is_answered_and_leaves_nothing() -> Result<()>
         } else {
             rig.server.stop()?
         }
-        let answer = within(BOUND, "publish", || rig.shares.node_publish_volume(volume.publish()));
+        let shares = rig.under(Fault::NoServer);
+        let answer = within(BOUND, "publish", || shares.node_publish_volume(volume.publish()));
         ensure!(answer.is_err(), "{answer:?}");
         ensure!(!is_mounted(&volume.target), "it is mounted");
-        within(BOUND, "unpublish", || rig.shares.node_unpublish_volume(volume.unpublish()))?;
+        within(BOUND, "unpublish", || shares.node_unpublish_volume(volume.unpublish()))?;
         ensure!(!volume.target.exists(), "it is left");
         if cut {
             rig.machine.mend()?
         } else {
             rig.server.start()?
         }
-        wait_until("the server to be found again", LIMIT, || {
-            Ok(rig.shares.node_publish_volume(volume.publish()).is_ok())
-        })?;
+        wait_until("the server to be found again", LIMIT, || Ok(shares.node_publish_volume(volume.publish()).is_ok()))?;
         rig.shares.node_unpublish_volume(volume.unpublish())?;
     }
     Ok(())
@@ -94,12 +93,12 @@ fn a_server_that_goes_in_the_middle_of_publishes_leaves_none_half_done() -> Resu
     }
     let rig = Rig::new("")?;
     let volumes = (0..4).map(|number| rig.create(&format!("v{number}"))).collect::<Result<Vec<_>, _>>()?;
+    let shares = &rig.under(Fault::ServerGoesWithin);
     for pause in [0, 30, 60, 90, 150] {
         thread::scope(|scope| -> Result<()> {
             let publishing: Vec<_> = volumes
                 .iter()
                 .map(|volume| {
-                    let shares = rig.shares.clone();
                     scope.spawn(move || {
                         within(BOUND, "publish", || shares.node_publish_volume(volume.publish())).is_ok()
                     })
@@ -112,7 +111,7 @@ fn a_server_that_goes_in_the_middle_of_publishes_leaves_none_half_done() -> Resu
                 ensure!(done == is_mounted(&volume.target), "done: {done}, and that is not so");
             }
             for volume in &volumes {
-                within(BOUND, "unpublish", || rig.shares.node_unpublish_volume(volume.unpublish()))?;
+                within(BOUND, "unpublish", || shares.node_unpublish_volume(volume.unpublish()))?;
                 ensure!(!volume.target.exists(), "it is left");
             }
             Ok(())

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use dunnage_test_common::{Client, Host, MIB, NfsClient, create, wait_until};
+use dunnage_test_common::{Client, Fault, Host, MIB, NfsClient, create, wait_until};
 use tonic::Code;
 
 use super::{LIMIT, Rig, SHARES, WRITERS, can_serve, made, on, program, refused, setup, with_mode};
@@ -41,15 +41,21 @@ fn two_nodes_use_one_volume_at_once_and_one_of_them_makes_it() -> Result<()> {
     fs::write(away.target.join("from-there"), "there")?;
     assert_eq!(fs::read(here.target.join("from-there"))?, b"there");
 
-    refused(there.create_volume(create("b", MIB, with_mode(WRITERS))), Code::Unimplemented, "not offered")?;
+    refused(
+        there.under("nfs", Fault::TwoAtOnce).create_volume(create("b", MIB, with_mode(WRITERS))),
+        Code::Unimplemented,
+        "not offered",
+    )?;
     ensure!(!there.node_get_volume_stats(away.stats())?.usage.is_empty(), "no usage");
     rig.shares.node_unpublish_volume(here.unpublish())?;
     there.node_unpublish_volume(away.unpublish())?;
     rig.shares.delete_volume(volume.delete())?;
-    refused(there.node_publish_volume(away.publish()), Code::NotFound, "there is no volume")?;
+    let unknown = there.under("nfs", Fault::UnknownId);
+    refused(unknown.node_publish_volume(away.publish()), Code::NotFound, "there is no volume")?;
     // A successor of the same name is another volume there too.
     let next = made(&rig.host, &rig.shares, create("a", MIB, with_mode(WRITERS)))?;
-    refused(there.node_publish_volume(away.publish()), Code::NotFound, "there is no volume")?;
+    let reused = there.under("nfs", Fault::HandleReused);
+    refused(reused.node_publish_volume(away.publish()), Code::NotFound, "there is no volume")?;
     let mut next = on(&other, &next);
     next.capability = with_mode(WRITERS);
     there.node_publish_volume(next.publish())?;
@@ -68,13 +74,15 @@ fn one_process_makes_volumes_and_another_takes_over_when_it_is_gone() -> Result<
     other.wait_for_log("is served already (by node node-7")?;
     // Cut off for longer than the lease of its lock: the server gives it to the other one.
     rig.machine.cut()?;
-    let there = client(&mut other)?;
+    let there = client(&mut other)?.under("nfs", Fault::TwoAtOnce);
     let there_before = there.controller_get_volume(get(&before.id()))?.volume.context("no volume")?;
     assert_eq!(there_before, before.made);
     let after = made(&other, &there, create("after", MIB, super::mount()))?;
     rig.machine.mend()?;
     // The first one finds that it was replaced, and changes nothing.
-    wait_until("the first one to find that it was replaced", LIMIT, || match rig.create("mine") {
+    let replaced = rig.under(Fault::TwoAtOnce);
+    let mine = || replaced.create_volume(create("mine", MIB, super::mount()));
+    wait_until("the first one to find that it was replaced", LIMIT, || match mine() {
         Err(status) if status.message().contains("by node node-8") => Ok(true),
         Err(_) => Ok(false),
         Ok(_) => anyhow::bail!("two make volumes"),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use dunnage_test_common::wait_until;
+use dunnage_test_common::{Fault, MIB, create, mount, wait_until};
 
 use super::{LIMIT, Rig, can_serve, line};
 
@@ -24,7 +24,8 @@ fn a_mount_that_has_gone_stale_is_replaced_by_the_next_publish() -> Result<()> {
     wait_until("the mount to be stale", LIMIT, || {
         Ok(rustix::fs::statfs(&volume.target).is_err_and(|error| error == rustix::io::Errno::STALE))
     })?;
-    rig.shares.node_publish_volume(volume.publish())?;
+    let stale = rig.under(Fault::StaleHandle);
+    stale.node_publish_volume(volume.publish())?;
     assert_eq!(fs::read(volume.target.join("data"))?, b"new");
     let stacked = fs::read_to_string("/proc/self/mountinfo")?;
     let target = format!(" {} ", volume.target.display());
@@ -32,7 +33,7 @@ fn a_mount_that_has_gone_stale_is_replaced_by_the_next_publish() -> Result<()> {
     // And one that is stale is taken away.
     fs::remove_dir_all(&folder)?;
     wait_until("the mount to be stale", LIMIT, || Ok(rustix::fs::statfs(&volume.target).is_err()))?;
-    rig.shares.node_unpublish_volume(volume.unpublish())?;
+    stale.node_unpublish_volume(volume.unpublish())?;
     ensure!(!volume.target.exists(), "it is left");
     Ok(())
 }
@@ -46,11 +47,12 @@ fn an_export_that_was_withdrawn_is_told_and_used_again_when_it_is_back() -> Resu
     let (one, two) = (rig.published("one")?, rig.create("two")?);
     fs::write(one.target.join("data"), "words")?;
     rig.server.withdraw()?;
-    let answer = rig.shares.node_publish_volume(two.publish());
+    let withdrawn = rig.under(Fault::AccessWithdrawn);
+    let answer = withdrawn.node_publish_volume(two.publish());
     ensure!(answer.is_err(), "{answer:?}");
-    ensure!(rig.create("three").is_err(), "a volume was made without the export");
+    ensure!(withdrawn.create_volume(create("three", MIB, mount())).is_err(), "a volume was made without the export");
     rig.server.export_to("*")?;
-    wait_until("the export to be used again", LIMIT, || Ok(rig.shares.node_publish_volume(two.publish()).is_ok()))?;
+    wait_until("the export to be used again", LIMIT, || Ok(withdrawn.node_publish_volume(two.publish()).is_ok()))?;
     wait_until("volumes to be made again", LIMIT, || Ok(rig.create("three").is_ok()))?;
     assert_eq!(fs::read(one.target.join("data"))?, b"words");
     ensure!(line(&two.target)?.contains("/volumes/two "), "it is not there");

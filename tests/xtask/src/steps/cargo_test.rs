@@ -1,10 +1,12 @@
 //! The tests of the workspace.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use super::vm;
+use crate::matrix::{Results, VARIABLE};
 use crate::privilege;
 use crate::session::Session;
 use crate::summary::Outcome;
@@ -22,8 +24,16 @@ pub(crate) fn run(session: &mut Session) -> Result<Outcome> {
             None => println!("not root, and there is no sudo: the tests that need root will fail"),
         }
     }
-    let mut outcome = Outcome::default();
-    let status = cargo.watch(&log, |line| count(&mut outcome, line))?;
+    let notes = Results::notes(session)?;
+    let (mut outcome, mut results) = (Outcome::default(), Results::default());
+    let status = cargo.env(VARIABLE, &notes).watch(&log, |line| {
+        count(&mut outcome, line);
+        results.see(line);
+    });
+    // Also where it did not come to its end.
+    results.noted(&fs::read_to_string(&notes)?)?;
+    results.keep(session)?;
+    let status = status?;
     if !status.success() && outcome.failed == 0 {
         // It did not compile, or a test binary died before it could count.
         outcome.failed = 1;

@@ -1,21 +1,26 @@
 //! The tests that need a stock Debian kernel, in guests that have it.
 //!
-//! Whatever lies in a module `in_guest`, in any test binary of the workspace, runs in one guest and nowhere else. What lies
-//! in a module `across_guests` runs on this machine and boots several guests of its own.
+//! Whatever lies in a module `in_guest`, in any test binary of the workspace, runs in a guest and nowhere else. What lies
+//! in a module `across_guests` runs on this machine and boots several guests of its own. What lies in a module `at_length`
+//! of these runs only where it is named, each test in a process of its own that is told with its time.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+mod binaries;
+mod run;
 
-use anyhow::{Context, Result, ensure};
-use dunnage_test_vm::{Guest, Hardware, Job, Kernel};
-use serde_json::Value;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use super::cargo_test::count;
+use anyhow::{Error, Result, ensure};
+use dunnage_test_vm::Kernel;
+
 use super::packages;
-use crate::command::Log;
 use crate::privilege;
 use crate::session::Session;
 use crate::summary::Outcome;
+use binaries::Binary;
+use run::{Ran, Tests};
 
 /// What the names of tests have in them that run in a guest.
 pub(crate) const MODULE: &str = "in_guest::";
@@ -25,95 +30,89 @@ const AT_LENGTH: &str = "at_length::";
 /// What the names of tests have in them that boot guests of their own.
 pub(crate) const ACROSS: &str = "across_guests::";
 const STEP: &str = "vm";
+/// How many guests run tests at length at once, where the machine has a processor for each: each has 3 GiB of memory.
+const GUESTS: usize = 4;
 
-/// A test binary and the folder that its tests expect to run in.
-struct Binary {
-    program: PathBuf,
-    folder: PathBuf,
-}
-
-/// Runs all of them.
+/// Runs all but those at length.
 pub(crate) fn run(session: &mut Session) -> Result<Outcome> {
     run_those(session, &[])
 }
 
-/// Runs those whose names have one of `parts` in them, or all where there is none.
+/// Runs those whose names have one of `parts` in them, or all but those at length where there is none.
 pub(crate) fn run_those(session: &mut Session, parts: &[String]) -> Result<Outcome> {
     packages::install(session)?;
     let log = session.log(STEP);
     let kernel = kernel(session)?;
-    let binaries = binaries(session, &log)?;
-    let those_of = |module: &str| -> Result<Vec<(&Binary, Vec<String>)>> {
-        let mut found = Vec::new();
-        for binary in &binaries {
-            let mut names = tests(session, binary, module)?;
-            names.retain(|name| match parts {
-                [] => !name.contains(AT_LENGTH),
-                parts => parts.iter().any(|part| name.contains(part)),
-            });
-            if !names.is_empty() {
-                found.push((binary, names));
-            }
-        }
-        Ok(found)
-    };
-    let (within, across) = (those_of(MODULE)?, those_of(ACROSS)?);
+    let binaries = binaries::build(session, &log)?;
+    let within = chosen(session, &binaries, MODULE, parts)?;
+    let across = chosen(session, &binaries, ACROSS, parts)?;
     ensure!(
         !within.is_empty() || !across.is_empty(),
         "no test binary has such a test in a module {MODULE} or {ACROSS}"
     );
-    let mut outcome = Outcome::default();
-    if !within.is_empty() {
-        outcome = run_within(session, &kernel, &within, &log)?;
-    }
-    for (binary, names) in across {
-        let command = session.command(&binary.program.to_string_lossy()).folder(&binary.folder);
-        // One after the other: each boots guests that want all of the machine.
-        let command = command.args(["--exact", "--test-threads", "1"]).args(names);
-        let command = command.env("DUNNAGE_GUESTS", session.target.join("vm")).env("DUNNAGE_REQUIRE_ALL", "1");
-        let before = outcome.failed;
-        let status = command.watch(&log, |line| count(&mut outcome, line))?;
-        if !status.success() && outcome.failed == before {
-            outcome = fail(outcome, format!("{} failed ({status})", binary.program.display()));
-        }
-    }
-    Ok(outcome)
+    let mut sum = Outcome::default();
+    run_within(session, &kernel, within, &log, &mut sum)?;
+    let mut ran = Ran::new(&log, String::new())?;
+    across.iter().try_for_each(|tests| run::across(session, tests, &mut ran, &log))?;
+    ran.end(session, &mut sum)?;
+    Ok(sum)
 }
 
-/// Runs tests of these names in one guest.
-fn run_within(session: &Session, kernel: &Kernel, tests: &[(&Binary, Vec<String>)], log: &Path) -> Result<Outcome> {
-    println!("booting a guest; its console: {}", session.target.join("vm/guest/console.log").display());
-    let mut guest = Guest::boot(kernel, &session.target.join("vm/guest"), &Hardware::default())?;
-    let mut log = Log::append(log)?;
-    let mut outcome = Outcome::default();
-    for (binary, names) in tests {
-        let job = Job::new(&binary.program, &binary.folder).args(["--exact"]).args(names);
-        let job = job.env("DUNNAGE_GUEST", "1").env("DUNNAGE_REQUIRE_ALL", "1");
-        println!("$ {job}");
-        let before = outcome.failed;
-        let mut logged = Ok(());
-        let ended = guest.run(&job, |line| {
-            println!("{line}");
-            logged = std::mem::replace(&mut logged, Ok(())).and_then(|()| log.line(line));
-            count(&mut outcome, line);
+/// The names of all tests, each with that of its binary before it.
+pub(crate) fn test_names(session: &Session, log: &Path) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for binary in binaries::build(session, log)? {
+        names.extend(binary.tests(session, "")?.into_iter().map(|test| format!("{} {test}", binary.name())));
+    }
+    Ok(names)
+}
+
+fn chosen<'a>(session: &Session, all: &'a [Binary], module: &str, parts: &[String]) -> Result<Vec<Tests<'a>>> {
+    let mut chosen = Vec::new();
+    for binary in all {
+        let mut names = binary.tests(session, module)?;
+        names.retain(|name| match parts {
+            [] => !name.contains(AT_LENGTH),
+            parts => parts.iter().any(|part| name.contains(part)),
         });
-        logged?;
-        match ended {
-            Ok(succeeded) if succeeded == (outcome.failed == before) => {}
-            // It died before it could count.
-            Ok(_) => outcome = fail(outcome, format!("{job} failed")),
-            // What was counted so far is told too.
-            Err(error) => {
-                println!("{error:#}");
-                return Ok(fail(outcome, format!("{error:#}")));
-            }
+        let (long, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.contains(AT_LENGTH));
+        chosen.extend(long.into_iter().map(|name| Tests { binary, names: vec![name], timed: true }));
+        if !names.is_empty() {
+            chosen.push(Tests { binary, names, timed: false });
         }
     }
-    Ok(outcome)
+    Ok(chosen)
 }
 
-fn fail(outcome: Outcome, note: String) -> Outcome {
-    Outcome { failed: outcome.failed + 1, ..outcome }.note(note)
+/// Those at length in several guests at once: each is alone in its guest. All others in one, which has two processors.
+fn run_within(session: &Session, kernel: &Kernel, all: Vec<Tests<'_>>, log: &Path, sum: &mut Outcome) -> Result<()> {
+    let (long, short): (VecDeque<_>, VecDeque<_>) = all.into_iter().partition(|tests| tests.timed);
+    let mut ran = Ran::new(log, String::new())?;
+    run::within(session, kernel, &Mutex::new(short), "guest", &mut ran)?;
+    ran.end(session, sum)?;
+    let guests = thread::available_parallelism().map_or(1, |processors| processors.get().min(GUESTS)).min(long.len());
+    let queue = Mutex::new(long);
+    let ended = thread::scope(|scope| {
+        let work = |number| {
+            let mut ran = Ran::new(log, format!("{number}: "))?;
+            let ended = run::within(session, kernel, &queue, &format!("guest-{number}"), &mut ran);
+            Ok::<_, Error>((ran, ended))
+        };
+        let working: Vec<_> = (1..=guests).map(|number| scope.spawn(move || work(number))).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().map_err(|_| Error::msg("a thread panicked"));
+        working.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?;
+    for ran in ended {
+        let (mut ran, ended) = ran?;
+        // What the others have run is told all the same.
+        ended.or_else(|error| ran.fail(&format!("{error:#}")))?;
+        ran.end(session, sum)?;
+    }
+    for tests in queue.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        sum.failed += 1;
+        sum.notes.push(format!("did not run: {tests}"));
+    }
+    Ok(())
 }
 
 /// Where apt's lists are missing, or too old for what the archive has, they are fetched once.
@@ -124,53 +123,4 @@ fn kernel(session: &Session) -> Result<Kernel> {
         privilege::as_root(session, "apt-get", &["update", "-q"])?.run(&session.log(STEP))?;
         Kernel::fetch(&cache)
     })
-}
-
-/// Every test binary of the workspace, built.
-fn binaries(session: &Session, log: &Path) -> Result<Vec<Binary>> {
-    let build = ["test", "--workspace", "--locked", "--no-run"];
-    session.cargo().args(build).run(log)?;
-    let messages = session.cargo().args(build).args(["--quiet", "--message-format", "json"]).output()?;
-    let mut seen = BTreeSet::new();
-    let mut binaries = Vec::new();
-    for message in messages.lines() {
-        let message: Value = serde_json::from_str(message).context("cargo has sent a message that is no JSON")?;
-        let Some((program, folder)) = parse(&message) else { continue };
-        if seen.insert(program.clone()) {
-            binaries.push(Binary { program, folder });
-        }
-    }
-    Ok(binaries)
-}
-
-/// The binary that a message of Cargo tells of, if it is one of tests.
-fn parse(message: &Value) -> Option<(PathBuf, PathBuf)> {
-    let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
-    let program = message["executable"].as_str().filter(|_| is_test)?;
-    Some((program.into(), Path::new(message["manifest_path"].as_str()?).parent()?.into()))
-}
-
-/// The names of its tests in such a module.
-fn tests(session: &Session, binary: &Binary, module: &str) -> Result<Vec<String>> {
-    let list = session.command(&binary.program.to_string_lossy()).folder(&binary.folder);
-    let list = list.args([module, "--list", "--format", "terse"]).output()?;
-    Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn test_binaries_are_told_from_all_else_that_is_built() {
-        let message = |test: bool| {
-            json!({"reason": "compiler-artifact", "manifest_path": "/w/a/Cargo.toml", "profile": {"test": test},
-                "executable": "/w/target/debug/deps/a-1"})
-        };
-        assert_eq!(parse(&message(true)), Some(("/w/target/debug/deps/a-1".into(), "/w/a".into())));
-        assert_eq!(parse(&message(false)), None);
-        assert_eq!(parse(&json!({"reason": "build-finished", "success": true})), None);
-    }
 }

@@ -1,0 +1,3 @@
+//! What takes long: `cargo xtask vm at_length` runs it.
+
+mod power;
