@@ -1,0 +1,43 @@
+//! The driver: opening a root and handing out what it can do.
+
+use std::sync::Arc;
+
+use dunnage_driver_api::root::Root;
+use dunnage_driver_api::{
+    Backend, Driver, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, Result, Staging,
+};
+
+use crate::check;
+use crate::config::Disk;
+use crate::node::DiskNode;
+use crate::store::Store;
+
+impl Driver for Disk {
+    const NAME: &'static str = "disk";
+
+    fn check_keys(&self) -> Result<(), KeyError> {
+        Root::check_key(&self.root)?;
+        self.keys_together()
+    }
+
+    fn init(&self, _: &Opening) -> Result<Init> {
+        Root::init(&self.root, Self::NAME)
+    }
+
+    fn open(&self, _: &Opening) -> Result<Backend> {
+        let store = Store::open(self.clone(), Self::NAME)?;
+        let node = Arc::new(DiskNode(store.clone()));
+        let backend = Backend::new(store.root.instance().clone(), Reach::Node, ParameterType::of::<NoParameters>())
+            .with_volumes(store.clone())
+            .with_create(store.clone())
+            .with_expand(store.clone())
+            .with_health(store.clone())
+            .with_room(store)
+            .with_node(node, Staging::Needed);
+        Ok(if self.hides_all() { backend.with_block() } else { backend })
+    }
+
+    fn check(&self, _: &Opening) -> Vec<Finding> {
+        check::check(self, Self::NAME)
+    }
+}
