@@ -3,6 +3,7 @@
 mod at_length;
 mod lives;
 mod others;
+mod wiping;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

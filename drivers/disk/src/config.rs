@@ -1,11 +1,14 @@
 //! The keys of a backend in the configuration.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dunnage_driver_api::{Bytes, FsType, KeyError};
 use glob::Pattern;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::store::Store;
 
 /// Volumes that are whole disks and partitions of a node.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -35,6 +38,20 @@ pub struct Disk {
     /// The file system of a volume whose capability names none. Kept with each volume when it is made.
     #[serde(default = "ext4")]
     pub(crate) fs_type: FsType,
+    /// The store that this configuration has opened.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) opened: Opened,
+}
+
+/// The store that a configuration has opened, while it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Opened(Arc<Mutex<Weak<Store>>>);
+
+impl Opened {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Weak<Store>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How large the disks of a backend must be and may be.

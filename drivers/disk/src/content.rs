@@ -1,7 +1,9 @@
 //! What is on a disk: nothing, the mark of a volume that was not used yet, or something.
 //!
 //! Nothing needs proof, as in the mount engine: every place where a file system, a RAID, a partition table or an encrypted
-//! volume has its marks was read without error, and is zero. A single other byte is enough to leave the disk alone.
+//! volume has its marks was read without error, and is zero, and so are samples from all over the disk. A single other byte
+//! is enough to leave the disk alone. What lies between the samples is not read: proof that nothing is there would take as
+//! long as the disk takes to be read whole.
 
 use std::fs::File;
 use std::io;
@@ -14,8 +16,10 @@ pub(crate) const HEAD: u64 = 4 << 20;
 /// How much of the end: RAID members, partition tables and ZFS have marks there.
 pub(crate) const TAIL: u64 = 2 << 20;
 /// Where blocks between them have second superblocks, and how much is read there.
-pub(crate) const BETWEEN: [u64; 2] = [64 << 20, 128 << 20];
+pub(crate) const BETWEEN: [u64; 3] = [64 << 20, 128 << 20, 256 << 30];
 pub(crate) const BLOCK: u64 = 64 << 10;
+/// How many more blocks are read, as far from each other as they can be.
+const SAMPLES: u64 = 64;
 
 /// What is on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,17 +35,31 @@ pub(crate) enum Content {
 /// The places that are read, and that are zeroed where nothing else is: from and to.
 pub(crate) fn places(size: u64) -> Vec<(u64, u64)> {
     let between = BETWEEN.map(|place| (place, place + BLOCK));
-    let all = [(0, HEAD)].into_iter().chain(between).chain([(size.saturating_sub(TAIL), size)]);
+    let samples = (1..=SAMPLES).map(|number| {
+        let place = size / (SAMPLES + 1) * number / BLOCK * BLOCK;
+        (place, place + BLOCK)
+    });
+    // The ends first: what is there is found there.
+    let all = [(0, HEAD)].into_iter().chain(between).chain([(size.saturating_sub(TAIL), size)]).chain(samples);
     all.filter(|(start, _)| *start < size).map(|(start, end)| (start, end.min(size))).collect()
 }
 
-/// Looks at a disk of `size`.
+/// Has what is cached of a disk read from the disk again: another machine, or another path, may have written to it.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub(crate) fn forget_cached(disk: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(disk, 0, None, rustix::fs::Advice::DontNeed)?)
+}
+
+/// Looks at a disk of `size`, and not at what is cached of it.
 ///
 /// # Errors
 /// Wherever it could not be read: it is not blank then.
 pub(crate) fn look(disk: &File, size: u64) -> io::Result<Content> {
     const PIECE: u64 = 64 << 10;
     const _: () = assert!(mark::PLACE.is_multiple_of(PIECE) && mark::LENGTH as u64 <= PIECE && mark::PLACE < HEAD);
+    forget_cached(disk)?;
     let mut found = Content::Blank;
     let mut buffer = vec![0; PIECE as usize];
     for (start, end) in places(size) {
@@ -49,7 +67,6 @@ pub(crate) fn look(disk: &File, size: u64) -> io::Result<Content> {
             let piece = &mut buffer[..PIECE.min(end - place) as usize];
             disk.read_exact_at(piece, place)?;
             if place == mark::PLACE
-                && start == 0
                 && let Some(mark) = piece.get(..mark::LENGTH).and_then(Mark::parse)
             {
                 found = Content::Marked(mark);
@@ -69,6 +86,7 @@ pub(crate) fn look(disk: &File, size: u64) -> io::Result<Content> {
 /// # Errors
 /// Where the disk cannot be read.
 pub(crate) fn file_system(disk: &File) -> io::Result<Option<String>> {
+    forget_cached(disk)?;
     let mut head = vec![0; 68 << 10];
     disk.read_exact_at(&mut head, 0)?;
     let kinds: [(&str, usize, &[u8], usize); 3] = [
@@ -123,6 +141,24 @@ mod tests {
         assert_eq!(look(&disk, SIZE).unwrap(), Content::Marked(mark()));
         disk.write_all_at(&[1], SIZE - 1).unwrap();
         assert_eq!(look(&disk, SIZE).unwrap(), Content::Something(SIZE - 1));
+    }
+
+    #[test]
+    fn data_without_a_mark_of_any_file_system_is_seen_all_over_a_disk() {
+        let size = 512 << 20;
+        for part in 0..8 {
+            let disk = disk(size);
+            // A piece of it, somewhere: a raw database that begins and ends with zeros.
+            let (start, length) = ((16 << 20) + part * (60 << 20), 9 << 20);
+            for place in (start..start + length).step_by(BLOCK as usize) {
+                disk.write_all_at(&[7], place).unwrap();
+            }
+            assert!(matches!(look(&disk, size).unwrap(), Content::Something(_)), "{part}");
+        }
+        let size = (256 << 30) + (8 << 20);
+        let disk = disk(size);
+        disk.write_all_at(b"_BHRfS_M", (256 << 30) + 0x40).unwrap();
+        assert_eq!(look(&disk, size).unwrap(), Content::Something((256 << 30) + 0x40));
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use dunnage_driver_api::root::Root;
 use dunnage_driver_api::{
-    Backend, Driver, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, Result, Staging,
+    Backend, Context, Driver, Finding, Init, KeyError, NoParameters, Opening, ParameterType, Reach, ReleaseRecord,
+    Result, Staging,
 };
 
 use crate::check;
 use crate::config::Disk;
-use crate::node::DiskNode;
+use crate::node::{DiskNode, InUse};
 use crate::store::Store;
 
 impl Driver for Disk {
@@ -26,6 +27,7 @@ impl Driver for Disk {
 
     fn open(&self, _: &Opening) -> Result<Backend> {
         let store = Store::open(self.clone(), Self::NAME)?;
+        *self.opened.lock() = Arc::downgrade(&store);
         let node = Arc::new(DiskNode(store.clone()));
         let backend = Backend::new(store.root.instance().clone(), Reach::Node, ParameterType::of::<NoParameters>())
             .with_volumes(store.clone())
@@ -35,6 +37,17 @@ impl Driver for Disk {
             .with_room(store)
             .with_node(node, Staging::Needed);
         Ok(if self.hides_all() { backend.with_block() } else { backend })
+    }
+
+    fn release(&self, _: &Context, record: &ReleaseRecord) -> Result<()> {
+        let InUse { disk } = record.read()?;
+        // A store that is not open sees at the next use what is there.
+        if let Some(store) = self.opened.lock().upgrade()
+            && let Err(error) = store.leave(&disk)
+        {
+            tracing::warn!(disk = disk.0, error = error.report(), "what a volume has left on its disk is not known");
+        }
+        Ok(())
     }
 
     fn check(&self, _: &Opening) -> Vec<Finding> {

@@ -5,16 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// What no partition is handed out as, though it may be empty: EFI system, BIOS boot, PReP boot, Microsoft reserved.
-const RESERVED: [&str; 4] = [
-    "c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
-    "21686148-6449-6e6f-744e-656564454649",
-    "9e1a2d38-c612-4316-aa26-8b49521e5a8b",
-    "e3c9e316-0b5c-4db8-817d-f92df00215ae",
-];
+/// The one type that a partition is handed out with, Linux filesystem data. Others belong to a firmware or to a system, though
+/// they may be empty.
+const DATA: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
+/// The most entries that are read: no tool makes more than 128.
+const MOST: u32 = 1024;
 
 /// The GUID of partition `number`, which begins at this byte, on a disk with logical blocks of `block` bytes; `None` where the
-/// disk has no GPT, or its GPT has no such partition there, or one that a firmware or a system has for itself.
+/// disk has no GPT that is whole, or its GPT has no such partition there, or one of another type than Linux filesystem data, or two with one GUID.
 ///
 /// # Errors
 /// Where the disk cannot be read.
@@ -24,22 +22,39 @@ pub(crate) fn guid(disk: &File, block: u64, number: u32, start: u64) -> io::Resu
     if !header.starts_with(b"EFI PART") {
         return Ok(None);
     }
-    let (entries, count, size) = (long(&header, 72), int(&header, 80), int(&header, 84));
-    // The specification wants 128 times a power of two; what is larger than a block is no table that anybody makes.
-    if number == 0 || number > count || !(128..=4096).contains(&size) {
+    // Longer ones are of a later version, which may mean something else.
+    if int(&header, 12) as usize != header.len() || int(&header, 16) != checksum(&without_checksum(header)) {
         return Ok(None);
     }
-    let Some(place) =
-        entries.checked_mul(block).and_then(|all| all.checked_add(u64::from(number - 1) * u64::from(size)))
-    else {
+    let (entries, count, size) = (long(&header, 72), int(&header, 80), int(&header, 84));
+    // The specification wants 128 times a power of two; what is larger than a block is no table that anybody makes.
+    if number == 0 || number > count || count > MOST || !(128..=4096).contains(&size) {
         return Ok(None);
-    };
-    let mut entry = [0; 128];
-    disk.read_exact_at(&mut entry, place)?;
-    let begins = long(&entry, 32).checked_mul(block) == Some(start);
-    let guid = &entry[16..32];
-    let is_reserved = RESERVED.contains(&text(&entry[..16]).as_str());
-    Ok((begins && !is_reserved && guid.iter().any(|byte| *byte != 0)).then(|| text(guid)))
+    }
+    let Some(place) = entries.checked_mul(block) else { return Ok(None) };
+    let mut table = vec![0; count as usize * size as usize];
+    disk.read_exact_at(&mut table, place)?;
+    if checksum(&table) != int(&header, 88) {
+        return Ok(None);
+    }
+    let entry = |index: u32| &table[(index * size) as usize..][..128];
+    let own = entry(number - 1);
+    let guid = &own[16..32];
+    let is_there = long(own, 32).checked_mul(block) == Some(start) && guid.iter().any(|byte| *byte != 0);
+    let is_alone = (0..count).filter(|index| entry(*index)[16..32] == *guid).count() == 1;
+    Ok((is_there && is_alone && text(&own[..16]) == DATA).then(|| text(guid)))
+}
+
+fn without_checksum(mut header: [u8; 92]) -> [u8; 92] {
+    header[16..20].fill(0);
+    header
+}
+
+/// CRC-32, as Ethernet has it.
+fn checksum(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 })
+    })
 }
 
 fn long(bytes: &[u8], place: usize) -> u64 {
@@ -78,12 +93,38 @@ mod tests {
         header[84..88].copy_from_slice(&128_u32.to_le_bytes());
         file.write_all_at(&header, block).unwrap();
         let mut entry = [0; 128];
+        entry[..16].copy_from_slice(&[
+            0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4,
+        ]);
         for (place, byte) in entry[16..32].iter_mut().zip(1..) {
             *place = byte;
         }
         entry[32..40].copy_from_slice(&2048_u64.to_le_bytes());
         file.write_all_at(&entry, 2 * block + 128).unwrap();
+        seal(&file, block);
         file
+    }
+
+    /// Writes the checksums of such a table.
+    fn seal(disk: &File, block: u64) {
+        let (mut header, mut table) = ([0; 92], [0; 256]);
+        disk.read_exact_at(&mut header, block).unwrap();
+        disk.read_exact_at(&mut table, 2 * block).unwrap();
+        header[12..16].copy_from_slice(&92_u32.to_le_bytes());
+        header[88..92].copy_from_slice(&checksum(&table).to_le_bytes());
+        let sum = checksum(&without_checksum(header));
+        header[16..20].copy_from_slice(&sum.to_le_bytes());
+        disk.write_all_at(&header, block).unwrap();
+    }
+
+    #[test]
+    fn a_table_that_is_not_whole_has_no_partition() {
+        assert_eq!(checksum(b"123456789"), 0xcbf4_3926);
+        for place in [512 + 40, 2 * 512, 2 * 512 + 128 + 56] {
+            let disk = disk(512);
+            disk.write_all_at(&[1], place).unwrap();
+            assert_eq!(guid(&disk, 512, 2, 2048 * 512).unwrap(), None, "{place}");
+        }
     }
 
     #[test]
@@ -97,9 +138,20 @@ mod tests {
     #[test]
     fn what_a_system_has_for_itself_is_nobodys() {
         let disk = disk(512);
-        // Microsoft reserved, as it lies there.
-        let kind = [0x16, 0xe3, 0xc9, 0xe3, 0x5c, 0x0b, 0xb8, 0x4d, 0x81, 0x7d, 0xf9, 0x2d, 0xf0, 0x02, 0x15, 0xae];
-        disk.write_all_at(&kind, 2 * 512 + 128).unwrap();
+        assert!(guid(&disk, 512, 2, 2048 * 512).unwrap().is_some());
+        // Any other type than Linux filesystem data.
+        disk.write_all_at(&[0x16], 2 * 512 + 128).unwrap();
+        seal(&disk, 512);
+        assert_eq!(guid(&disk, 512, 2, 2048 * 512).unwrap(), None);
+    }
+
+    #[test]
+    fn two_partitions_with_one_guid_have_none() {
+        let disk = disk(512);
+        let mut entry = [0; 128];
+        disk.read_exact_at(&mut entry, 2 * 512 + 128).unwrap();
+        disk.write_all_at(&entry, 2 * 512).unwrap();
+        seal(&disk, 512);
         assert_eq!(guid(&disk, 512, 2, 2048 * 512).unwrap(), None);
     }
 

@@ -12,8 +12,8 @@ use crate::store::Store;
 
 /// How long a disk may take for three blocks.
 const WITHIN: Duration = Duration::from_secs(1);
-/// What every disk reads at once, past the page cache.
-const BLOCK: usize = 4096;
+/// What every disk reads at once, past the page cache: no logical block is larger.
+const BLOCK: usize = 64 << 10;
 
 impl Health for Store {
     fn health(&self, _: &Context, volume: &Volume) -> Result<Vec<HealthFinding>> {
@@ -41,9 +41,11 @@ impl Health for Store {
             let message = format!("{} takes no writes: see the kernel log for the reason", path.display());
             findings.push(HealthFinding::new(HealthStatus::Degraded, "DiskReadOnly", message));
         }
-        let (kernel, asked) = (self.kernel.clone(), device.clone());
-        let read =
-            move || kernel.open(&asked, OFlags::RDONLY | OFlags::DIRECT).and_then(|file| read(&file, asked.size));
+        let (kernel, asked, id) = (self.kernel.clone(), device.clone(), disk.clone());
+        let read = move || {
+            let (file, now) = kernel.open(&id, &asked, OFlags::RDONLY | OFlags::DIRECT)?;
+            read(&file, now.size)
+        };
         findings.extend(match self.questions.ask(disk, WITHIN, read)? {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(HealthFinding::new(

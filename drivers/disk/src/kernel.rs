@@ -1,46 +1,18 @@
 //! The kernel's block devices, as sysfs tells of them.
 
+mod opening;
+
 use std::collections::BTreeSet;
-use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind::NotFound};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use dunnage_driver_api::{Error, Result};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use crate::gpt;
-
-/// What is the same about a disk wherever and whenever it is attached: what its hardware says of it. That of a partition is
-/// its GUID and the identity of its disk, since a copy of a disk has the same GUIDs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct DiskId(pub(crate) String);
-
-impl DiskId {
-    const PARTITION: &str = "part:";
-
-    fn is_of_partition(&self) -> bool {
-        self.0.starts_with(Self::PARTITION)
-    }
-
-    /// That of the disk, which a partition has in its own.
-    pub(crate) fn disk(&self) -> &str {
-        match self.0.split_once('@') {
-            Some((_, disk)) if self.is_of_partition() => disk,
-            _ => &self.0,
-        }
-    }
-}
-
-impl fmt::Display for DiskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use crate::identity::{self, DiskId, attribute, of_disk};
 
 /// A disk or a partition that the kernel has now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +74,15 @@ impl Kernel {
         self.numbered(&number)
     }
 
+    /// The device of this name.
+    ///
+    /// # Errors
+    /// Where that cannot be known.
+    pub(crate) fn named(&self, name: &str) -> Result<Option<Device>> {
+        Device::at(&self.sys.join("class/block").join(name))
+            .map_err(|error| Error::io("cannot look at a block device", error).with("device", name))
+    }
+
     fn numbered(&self, number: &str) -> Result<Option<Device>> {
         let folder = self.sys.join("dev/block").join(number);
         Device::at(&folder).map_err(|error| Error::io("cannot look at a block device", error).with("device", number))
@@ -114,8 +95,11 @@ impl Kernel {
     pub(crate) fn find(&self, id: &DiskId) -> Result<Option<Device>> {
         let mut found: Option<Device> = None;
         for device in self.all()? {
-            // To ask a partition is to read its disk.
-            if device.is_partition() != id.is_of_partition() || self.identity(&device).as_ref() != Some(id) {
+            // To ask a partition is to read its disk: none is read but the one that is meant.
+            if device.is_partition() != id.is_of_partition()
+                || of_disk(&device.disk).as_deref() != Some(id.disk())
+                || self.identity(&device).as_ref() != Some(id)
+            {
                 continue;
             }
             if let Some(first) = found {
@@ -152,28 +136,13 @@ impl Kernel {
         let Some((number, start)) = device.partition else { return Some(DiskId(disk)) };
         let whole = Device::at(&device.disk).ok()??;
         let block = whole.attribute("queue/logical_block_size")?.parse().ok()?;
-        let guid = gpt::guid(&self.open(&whole, OFlags::RDONLY).ok()?, block, number, start).ok()??;
-        Some(DiskId(format!("{}{guid}@{disk}", DiskId::PARTITION)))
+        let (file, _) = self.open_as_named(&whole, OFlags::RDONLY).ok()?;
+        Some(DiskId::of_partition(&gpt::guid(&file, block, number, start).ok()??, &disk))
     }
 
     /// The name of a device in `/dev`, which needs no udev.
     pub(crate) fn path(&self, device: &Device) -> PathBuf {
         self.dev.join(device.name.replace('!', "/"))
-    }
-
-    /// Opens a device, and proves that it is this one.
-    ///
-    /// # Errors
-    /// As open(2): EBUSY with `EXCL` where somebody has it for its own; ENODEV where it is gone.
-    pub(crate) fn open(&self, device: &Device, how: OFlags) -> io::Result<File> {
-        let file = File::from(rustix::fs::open(self.path(device), how | OFlags::CLOEXEC, Mode::empty())?);
-        let stat = rustix::fs::fstat(file.as_fd())?;
-        let number = format!("{}:{}", rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let is_block = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
-        // While it is open its number is its own.
-        let now = Device::at(&device.folder)?;
-        let is_it = is_block && number == device.number && now.is_some_and(|now| now.number == number);
-        if is_it { Ok(file) } else { Err(Errno::NODEV.into()) }
     }
 
     /// Has the kernel ask a disk for its size again, where its kind can be asked.
@@ -218,6 +187,19 @@ impl Device {
         self.partition.is_some()
     }
 
+    /// Whether one of the two, which are of one disk, is all of it.
+    fn is_one_whole(&self, other: &Self) -> bool {
+        self.folder == self.disk || other.folder == other.disk
+    }
+
+    /// That no other machine has it.
+    ///
+    /// # Errors
+    /// Why it may.
+    pub(crate) fn refuse_far(&self) -> Result<(), String> {
+        identity::refuse_far(&self.disk)
+    }
+
     /// Whether the kernel refuses to write to it.
     pub(crate) fn is_read_only(&self) -> bool {
         self.attribute("ro").is_none_or(|value| value != "0")
@@ -244,42 +226,32 @@ impl Device {
     }
 
     /// The devices that have it for a part of theirs: of the device mapper, md, bcache.
-    pub(crate) fn holders(&self) -> Vec<String> {
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub(crate) fn holders(&self) -> io::Result<Vec<String>> {
         names(&self.folder.join("holders"))
     }
 
     /// Its partitions.
-    pub(crate) fn partitions(&self) -> Vec<String> {
-        let mut names = names(&self.folder);
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub(crate) fn partitions(&self) -> io::Result<Vec<String>> {
+        let mut names = names(&self.folder)?;
         names.retain(|name| self.folder.join(name).join("partition").exists());
-        names
+        Ok(names)
     }
 }
 
-/// What the hardware of a disk says of it: an identity that is unique in the world, or else its serial number.
-fn of_disk(disk: &Path) -> Option<String> {
-    for (place, kind) in [("wwid", "wwid"), ("device/wwid", "wwid"), ("device/cid", "cid"), ("serial", "serial")] {
-        let said = attribute(disk, place).unwrap_or_default();
-        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        // What is not set is zeros.
-        let number = words.split_once('.').map_or(words.as_str(), |(_, number)| number);
-        if number.chars().any(|c| c.is_ascii_graphic() && !matches!(c, '0' | '-' | '.')) && words.len() <= 512 {
-            return Some(format!("{kind}:{words}"));
-        }
+/// The names in a folder; none where it is not there.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in opening::entries(folder)? {
+        names.extend(entry.file_name().map(|name| name.to_string_lossy().into_owned()));
     }
-    None
-}
-
-fn attribute(folder: &Path, name: &str) -> Option<String> {
-    let bytes = fs::read(folder.join(name)).ok()?;
-    Some(String::from_utf8_lossy(&bytes).trim_matches(['\0', '\n', ' ']).to_owned())
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
-    names
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -362,8 +334,8 @@ pub(crate) mod tests {
         fake.device("sda", "8:0", &[("queue/rotational", "1"), ("device/state", "running")]);
         fake.device("sda/sda1", "8:1", &[("partition", "1"), ("start", "2048"), ("holders/dm-0/dev", "253:0")]);
         let (disk, partition) = (fake.named("sda"), fake.named("sda1"));
-        assert_eq!((disk.partitions(), disk.holders()), (vec!["sda1".to_owned()], Vec::new()));
-        assert_eq!((partition.holders(), partition.is_partition()), (vec!["dm-0".to_owned()], true));
+        assert_eq!((disk.partitions().unwrap(), disk.holders().unwrap()), (vec!["sda1".to_owned()], Vec::new()));
+        assert_eq!((partition.holders().unwrap(), partition.is_partition()), (vec!["dm-0".to_owned()], true));
         assert!(disk.rotates() && partition.rotates() && !partition.is_removable());
         assert_eq!((disk.size, disk.state().as_deref()), (100 << 20, Some("running")));
     }

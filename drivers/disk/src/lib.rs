@@ -9,14 +9,17 @@
 mod check;
 mod config;
 mod content;
+mod deleting;
 mod driver;
 mod gpt;
 mod health;
+mod identity;
 mod ioctl;
 mod kernel;
 mod mark;
 mod node;
 mod rules;
+mod seeing;
 mod store;
 mod taking;
 mod wipe;

@@ -4,6 +4,9 @@
 //! the disk was carried to, or this node after it was installed anew could hand it out a second time. The mark lies behind
 //! the place where the host looks before it formats, and is taken away when the volume is used first: what the workload gets
 //! is blank.
+//!
+//! A disk whose volume was deleted gets one too, which says that it is being wiped: it is written first and taken away last.
+//! A disk without it is not wiped any further, whatever a file says: it may be somebody else's by now.
 
 use std::fs::File;
 use std::io;
@@ -11,6 +14,8 @@ use std::os::unix::fs::FileExt;
 
 use dunnage_driver_api::{Generation, InstanceId, VolumeKey};
 use serde::{Deserialize, Serialize};
+
+use crate::content;
 
 /// Where it lies.
 pub(crate) const PLACE: u64 = 3 << 20;
@@ -31,6 +36,13 @@ pub(crate) struct Mark {
     pub(crate) volume: VolumeKey,
     /// Which of those that bore the key.
     pub(crate) generation: Generation,
+    /// Whether it was deleted, and the disk is being wiped.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) wiping: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +60,20 @@ impl Mark {
             instance: instance.clone(),
             volume: volume.clone(),
             generation: generation.clone(),
+            wiping: false,
         }
+    }
+
+    /// The same of a volume that was deleted.
+    #[must_use]
+    pub(crate) fn being_wiped(mut self) -> Self {
+        self.wiping = true;
+        self
+    }
+
+    /// Whether it is that of a volume which is there and was not used yet.
+    pub(crate) fn is_unused(&self, volume: &VolumeKey, generation: &Generation) -> bool {
+        self.volume == *volume && self.generation == *generation && !self.wiping
     }
 
     /// The mark in the bytes of its place; `None` where they are something else, or of a later release.
@@ -59,25 +84,30 @@ impl Mark {
         (mark.version == VERSION && rest.iter().all(|byte| *byte == 0)).then_some(mark)
     }
 
-    /// The mark on a disk, whatever else is there.
+    /// The mark on a disk, whatever else is there, and whatever is cached of the disk.
     ///
     /// # Errors
     /// Where the disk cannot be read.
     pub(crate) fn read(disk: &File) -> io::Result<Option<Self>> {
+        content::forget_cached(disk)?;
         let mut bytes = vec![0; LENGTH];
         disk.read_exact_at(&mut bytes, PLACE)?;
         Ok(Self::parse(&bytes))
     }
 
-    /// Writes it, durably.
+    /// Writes it, durably, and reads it from the disk again.
     ///
     /// # Errors
-    /// Where the disk does not take it.
+    /// Where the disk does not take it, or has something else there.
     pub(crate) fn write(&self, disk: &File) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
         bytes.resize(LENGTH, 0);
         disk.write_all_at(&bytes, PLACE)?;
-        disk.sync_all()
+        disk.sync_all()?;
+        match Self::read(disk)? {
+            Some(mark) if mark == *self => Ok(()),
+            _ => Err(io::Error::other("what was written does not read the same: does another machine have this disk?")),
+        }
     }
 
     /// Takes whatever mark there is away, durably.
@@ -102,6 +132,15 @@ mod tests {
     fn the_form_is_frozen() {
         let text = r#"{"dunnage":"disk","version":1,"instance":"aaaaaaaaaaaaaaaaaaaaaaaaaa","volume":"pvc-1","generation":"abc"}"#;
         assert_eq!(serde_json::to_string(&mark()).unwrap(), text);
+        let wiping = serde_json::to_string(&mark().being_wiped()).unwrap();
+        assert_eq!(wiping, text.replace('}', ",\"wiping\":true}"));
+    }
+
+    #[test]
+    fn one_of_a_disk_that_is_being_wiped_is_not_that_of_a_volume() {
+        let (volume, generation) = (VolumeKey::of_name("pvc-1"), "abc".parse().unwrap());
+        assert!(mark().is_unused(&volume, &generation) && !mark().being_wiped().is_unused(&volume, &generation));
+        assert!(!mark().is_unused(&VolumeKey::of_name("pvc-2"), &generation));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Which disks the rules of the configuration mean, and why one of them cannot become a volume.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
 
 use dunnage_driver_api::{Bytes, Error, Result};
 use rustix::fs::OFlags;
@@ -8,7 +10,9 @@ use rustix::io::Errno;
 
 use crate::config::Disk;
 use crate::content::{self, Content};
-use crate::kernel::{Device, DiskId, Kernel};
+use crate::identity::DiskId;
+use crate::kernel::{Device, Kernel};
+use crate::mark::Mark;
 
 /// What a disk must have at the least: all places that are read lie in it, and every file system but XFS and btrfs fits.
 const LEAST: Bytes = Bytes::new(16 << 20);
@@ -62,16 +66,18 @@ fn fit(config: &Disk, kernel: &Kernel, device: &Device, doubled: &BTreeSet<Strin
             return Err(why.into());
         }
     }
+    device.refuse_far()?;
     if device.is_partition() && !config.partitions {
         return Err("it is a partition, and `partitions` is not set".into());
     }
-    let parts = if device.is_partition() { Vec::new() } else { device.partitions() };
+    let parts = if device.is_partition() { Ok(Vec::new()) } else { device.partitions() };
+    let parts = parts.map_err(|error| format!("its partitions cannot be read: {error}"))?;
     if !parts.is_empty() {
         return Err(format!("it has partitions ({})", parts.join(", ")));
     }
     let id = kernel.identity(device).ok_or_else(|| {
         let what = if device.is_partition() {
-            "its partition has no GUID, or is reserved by its type, or its disk"
+            "its partition has no GUID of its own, or another type than Linux filesystem data, or its disk"
         } else {
             "it"
         };
@@ -83,38 +89,67 @@ fn fit(config: &Disk, kernel: &Kernel, device: &Device, doubled: &BTreeSet<Strin
     Ok(id)
 }
 
+/// That a disk is in use by nobody, as far as can be seen without opening it for our own, which would be in the way of others.
+///
+/// # Errors
+/// Who has it.
+pub(crate) fn refuse_held(kernel: &Kernel, device: &Device) -> Result<(), String> {
+    let holders = device.holders().map_err(|error| format!("who has it cannot be read: {error}"))?;
+    if !holders.is_empty() {
+        return Err(format!("it is a part of {}", holders.join(", ")));
+    }
+    match kernel.exported_by(device) {
+        Ok(None) => Ok(()),
+        Ok(Some(subsystem)) => Err(format!("the NVMe target hands it out as {subsystem}")),
+        Err(error) => Err(error.report()),
+    }
+}
+
 /// That a disk is in use by nobody and carries nothing. `remains` tells of a mark whether it is what a create of ours left.
 ///
 /// # Errors
 /// Why it cannot become a volume now.
 pub(crate) fn refuse_used(
     kernel: &Kernel,
+    id: &DiskId,
     device: &Device,
-    remains: impl FnOnce(&crate::mark::Mark) -> bool,
+    remains: impl FnOnce(&Mark) -> bool,
 ) -> Result<(), String> {
-    let holders = device.holders();
-    if !holders.is_empty() {
-        return Err(format!("it is a part of {}", holders.join(", ")));
-    }
-    let cannot = |error: std::io::Error| match Errno::from_io_error(&error) {
-        Some(Errno::BUSY) => "it is in use: mounted, swapped to, or open by a program that wants it for its own".into(),
-        _ => format!("it cannot be read: {error}"),
-    };
+    refuse_held(kernel, device)?;
     // Not exclusively, since somebody may be about to mount what carries something.
-    let file = kernel.open(device, OFlags::RDONLY).map_err(cannot)?;
-    match content::look(&file, device.size).map_err(cannot)? {
-        Content::Blank => {}
-        Content::Marked(mark) if remains(&mark) => {}
-        Content::Marked(mark) => {
-            return Err(format!("it is a volume that was not used yet: {} of instance {}", mark.volume, mark.instance));
-        }
-        Content::Something(place) => {
-            return Err(format!(
-                "it carries something, the first byte at {place}: an empty disk is zero in its first and last MiBs"
-            ));
-        }
+    let (file, now) = kernel.open(id, device, OFlags::RDONLY).map_err(cannot)?;
+    refuse_carrying(&file, now.size, remains)
+}
+
+/// That a disk carries nothing.
+///
+/// # Errors
+/// What it carries.
+pub(crate) fn refuse_carrying(file: &File, size: u64, remains: impl FnOnce(&Mark) -> bool) -> Result<(), String> {
+    match content::look(file, size).map_err(cannot)? {
+        Content::Blank => Ok(()),
+        Content::Marked(mark) if remains(&mark) => Ok(()),
+        Content::Marked(mark) => Err(marked(&mark)),
+        Content::Something(place) => Err(format!(
+            "it carries something, the first byte at {place}: an empty disk is zero in its first and last MiBs"
+        )),
     }
-    kernel.open(device, OFlags::RDONLY | OFlags::EXCL).map(drop).map_err(cannot)
+}
+
+/// Why a disk with a mark is not free.
+pub(crate) fn marked(mark: &Mark) -> String {
+    let what = if mark.wiping { "is being wiped, and was" } else { "is a volume that was not used yet:" };
+    format!("it {what} {} of instance {}", mark.volume, mark.instance)
+}
+
+/// Why a disk cannot be opened or read.
+pub(crate) fn cannot(error: io::Error) -> String {
+    match Errno::from_io_error(&error) {
+        Some(Errno::BUSY) => "it is in use: mounted, swapped to, or open by a program that wants it for its own".into(),
+        Some(Errno::WOULDBLOCK) => "it is in use: a program has a lock on it (flock)".into(),
+        Some(Errno::NODEV) => "it has just gone, or another disk has come in its place".into(),
+        _ => format!("it cannot be read: {error}"),
+    }
 }
 
 #[cfg(test)]

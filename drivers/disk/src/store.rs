@@ -3,30 +3,36 @@
 //! ```text
 //! <root>/.dunnage/volumes/<key>   the record of a volume, with the identity of its disk
 //! <root>/wiping/<name>            a disk whose volume was deleted, until it is wiped
+//! <root>/left/<name>              a disk on which a wipe that is not `zero` has left what was written
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dunnage_driver_api::root::{Record, Records, Root};
 use dunnage_driver_api::{
-    CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType, Questions, Result, Total,
-    Volume, VolumeKey, Volumes,
+    Bytes, CapacityRange, Context, Create, CreateVolume, Error, ErrorKind, Expand, Expanded, FsType, Questions, Result,
+    Total, Volume, VolumeKey, Volumes,
 };
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Disk;
-use crate::content::{self, Content};
-use crate::kernel::{Device, DiskId, Kernel};
+use crate::identity::DiskId;
+use crate::kernel::{Device, Kernel};
+use crate::rules;
 use crate::wiper::Bell;
-use crate::wiping::{Wiping, Wipings};
+use crate::wiping::Wipings;
 
 /// The folder of the disks that are to be wiped.
 pub(crate) const WIPING: &str = "wiping";
+/// The folder of the disks that were wiped otherwise than by zeros.
+pub(crate) const LEFT: &str = "left";
+/// How long a disk may take to be looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(30);
 
 /// What is kept of a volume beside what the host asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +57,8 @@ pub(crate) struct Store {
     pub(crate) root: Root,
     pub(crate) records: Records<Extra>,
     pub(crate) wipings: Wipings,
+    /// The disks that no raw volume may have: what is on them is a former volume's.
+    pub(crate) left: Wipings,
     pub(crate) questions: Arc<Questions<DiskId>>,
     pub(crate) bell: Arc<Bell>,
     taken: Mutex<Taken>,
@@ -74,6 +82,13 @@ pub(crate) struct Taken {
     pub(crate) said: BTreeMap<DiskId, String>,
 }
 
+impl Taken {
+    /// Whether this disk, what it lies on, or a part of it is a volume's.
+    pub(crate) fn overlap(&self, disk: &DiskId) -> bool {
+        self.disks.keys().any(|other| other.overlaps(disk))
+    }
+}
+
 impl Store {
     /// Opens the root of this configuration, and begins to wipe what is to be wiped.
     ///
@@ -83,6 +98,7 @@ impl Store {
         let root = Root::open(&config.root, driver)?;
         let records: Records<Extra> = root.records()?;
         let folder = root.folder().folder_or_make(WIPING, 0o700).map_err(root.folder().failed("open", WIPING))?;
+        let left = root.folder().folder_or_make(LEFT, 0o700).map_err(root.folder().failed("open", LEFT))?;
         let mut taken = Taken::default();
         records.each(|record| {
             taken.disks.insert(record.extra.disk, record.volume.key);
@@ -96,6 +112,7 @@ impl Store {
             kernel: Kernel::of_node(),
             records,
             wipings: Wipings::open(folder)?,
+            left: Wipings::open(left)?,
             root,
             questions: Arc::default(),
             bell: Arc::default(),
@@ -132,110 +149,61 @@ impl Store {
         })
     }
 
-    /// That nobody has the disk of a volume for its own, and that what it carries is the volume's.
+    /// That a disk is as large as its volume.
     ///
     /// # Errors
-    /// `FailedPrecondition` that says what is there.
-    fn refuse_foreign(&self, device: &Device, record: &Record<Extra>) -> Result<()> {
-        let path = self.kernel.path(device);
-        let file =
-            self.kernel.open(device, OFlags::RDONLY | OFlags::EXCL).map_err(|error| {
-                match Errno::from_io_error(&error) {
-                    Some(Errno::BUSY) => Error::precondition(format!(
-                        "{} is still in use on this node: unmount it everywhere, end who has it open",
-                        path.display()
-                    ))
-                    .retry(true),
-                    _ => Error::io(format!("cannot open {}", path.display()), error),
-                }
-            })?;
-        let extra = &record.extra;
-        let known = if extra.used { Known::Of(extra.content.as_deref()) } else { Known::Nothing };
-        refuse_content(&file, device.size, &record.volume, known)
-            .map_err(|error| error.with("device", path.display()).with("volume", &record.volume.key))
+    /// `FailedPrecondition` where it is not: it is another disk, or somebody has changed it.
+    pub(crate) fn refuse_size(&self, device: &Device, volume: &Volume) -> Result<()> {
+        let (has, wants) = (device.size, volume.capacity.get());
+        if has == wants {
+            return Ok(());
+        }
+        let (how, then) = if has < wants {
+            ("smaller", "make it as large again")
+        } else {
+            ("larger", "expand the volume to its size, or make it as small again")
+        };
+        Err(Error::precondition(format!(
+            "{} has {has} bytes and its volume {wants}: the disk or the partition was made {how}; {then}",
+            self.kernel.path(device).display()
+        ))
+        .with("volume", &volume.key))
     }
 
-    fn delete_volume(&self, volume: &Volume) -> Result<()> {
-        let record = self.records.get(&volume.key)?;
-        let Some(record) = record.filter(|record| record.volume.generation == volume.generation) else { return Ok(()) };
-        let extra = &record.extra;
-        if !self.is_being_deleted(volume) {
-            let mut wiping =
-                Wiping::new(extra.disk.clone(), volume.key.clone(), volume.generation.clone(), self.config.wipe);
-            wiping.content.clone_from(&extra.content);
-            match self.kernel.find(&extra.disk)? {
-                Some(device) => {
-                    self.refuse_foreign(&device, &record)?;
-                    wiping.proven = true;
-                }
-                None => tracing::warn!(
-                    volume = volume.key.as_str(),
-                    disk = extra.disk.0,
-                    "the disk of a volume that is deleted is not there: it is wiped when it comes back"
-                ),
-            }
-            self.wipings.put(&wiping)?;
-        }
+    /// Changes what is kept of a volume, where it is still there.
+    ///
+    /// # Errors
+    /// Where it is not, or cannot be written.
+    pub(crate) fn note(&self, volume: &Volume, change: impl FnOnce(&mut Extra)) -> Result<()> {
         let _change = self.change();
-        self.records.remove(&volume.key)?;
-        // From here on the disk is one that is to be wiped.
-        self.taken().disks.remove(&extra.disk);
-        self.bell.ring();
-        Ok(())
+        let now = self.records.get(&volume.key)?.filter(|now| now.volume.generation == volume.generation);
+        let mut now = now.ok_or_else(|| Error::not_found(format!("there is no volume {} any more", volume.key)))?;
+        change(&mut now.extra);
+        self.records.put(&now)
     }
 
-    /// Whether a delete was cut off behind the point of no return.
-    pub(crate) fn is_being_deleted(&self, volume: &Volume) -> bool {
-        self.wipings.are_of(&volume.key, &volume.generation)
+    /// Opens the disk of a volume to be written to, for our own.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where somebody has it, or it is not as large as the volume.
+    pub(crate) fn hold(&self, device: &Device, record: &Record<Extra>) -> Result<(File, Device)> {
+        let path = self.kernel.path(device);
+        let in_use = |why: &str| {
+            Error::precondition(format!(
+                "{} is still in use on this node ({why}): unmount it everywhere, end who has it open",
+                path.display()
+            ))
+            .retry(true)
+        };
+        rules::refuse_held(&self.kernel, device).map_err(|why| in_use(&why))?;
+        let held = self.kernel.open(&record.extra.disk, device, OFlags::RDWR | OFlags::EXCL);
+        let (file, now) = held.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::BUSY) => in_use("somebody has it for its own"),
+            _ => Error::io(format!("cannot open {}", path.display()), error),
+        })?;
+        self.refuse_size(&now, &record.volume)?;
+        Ok((file, now))
     }
-}
-
-/// What is known of the content of a disk.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Known<'a> {
-    /// That nobody has written to it.
-    Nothing,
-    /// That the volume has, perhaps with this file system.
-    Of(Option<&'a str>),
-}
-
-/// That what is on a disk can be what this volume has written.
-///
-/// # Errors
-/// `FailedPrecondition` that says what is there.
-pub(crate) fn refuse_content(disk: &File, size: u64, volume: &Volume, known: Known<'_>) -> Result<()> {
-    let failed = |error| Error::io("cannot read the disk of the volume: see the kernel log", error);
-    let place = match content::look(disk, size).map_err(failed)? {
-        Content::Blank => return Ok(()),
-        Content::Marked(mark) if mark.volume == volume.key && mark.generation == volume.generation => return Ok(()),
-        Content::Marked(mark) => {
-            return Err(Error::precondition(format!(
-                "the disk of the volume is another volume now, {} of instance {}: it was used elsewhere",
-                mark.volume, mark.instance
-            )));
-        }
-        Content::Something(place) => place,
-    };
-    let wanted = match known {
-        Known::Of(None) => return Ok(()),
-        Known::Of(Some(wanted)) => wanted,
-        Known::Nothing => {
-            return Err(Error::precondition(format!(
-                "the disk of the volume carries something, the first byte at {place}, which the volume has not written: it \
-                 was used elsewhere; save what is on it, and wipe the disk"
-            )));
-        }
-    };
-    let seen = content::file_system(disk).map_err(failed)?;
-    if seen.as_deref() == Some(wanted) {
-        return Ok(());
-    }
-    Err(Error::precondition(format!(
-        "the disk of the volume has not its file system: {} was there, and now {}; it was used elsewhere: save what is on \
-         it, and wipe the disk",
-        wanted,
-        seen.as_deref().unwrap_or("something else is")
-    )))
 }
 
 impl Volumes for Store {
@@ -272,11 +240,13 @@ impl Create for Store {
 
 impl Expand for Store {
     fn expand(&self, _: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded> {
-        let _change = self.change();
-        let mut record = self
+        let record = self
             .records
             .get(&volume.key)?
             .ok_or_else(|| Error::not_found(format!("there is no volume {}", volume.key)))?;
+        if self.is_being_deleted(&record.volume) {
+            return Err(Error::precondition("the volume is being deleted: repeat the delete to end it"));
+        }
         let old = record.volume.capacity;
         if capacity.limit().is_some_and(|limit| limit < old) {
             return Err(Error::new(
@@ -289,7 +259,7 @@ impl Expand for Store {
         }
         let device = self.device(&record)?;
         let device = self.kernel.ask_size(&device)?.unwrap_or(device);
-        let size = dunnage_driver_api::Bytes::new(device.size);
+        let size = Bytes::new(device.size);
         if !capacity.holds(size) {
             return Err(Error::new(
                 ErrorKind::OutOfRange,
@@ -300,8 +270,11 @@ impl Expand for Store {
                 ),
             ));
         }
-        record.volume.capacity = size;
-        self.records.put(&record)?;
+        let _change = self.change();
+        let now = self.records.get(&volume.key)?.filter(|now| now.volume.generation == record.volume.generation);
+        let mut now = now.ok_or_else(|| Error::not_found(format!("there is no volume {}", volume.key)))?;
+        now.volume.capacity = size;
+        self.records.put(&now)?;
         Ok(Expanded::to(size).after_node_expansion())
     }
 }
@@ -309,5 +282,24 @@ impl Expand for Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.bell.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_what_is_kept_is_frozen() {
+        let extra = Extra {
+            disk: DiskId("wwid:naa.5".into()),
+            fs_type: FsType::Ext4,
+            mounted: true,
+            used: true,
+            content: Some("ext4:07".into()),
+        };
+        let text = r#"{"disk":"wwid:naa.5","fs_type":"ext4","mounted":true,"used":true,"content":"ext4:07"}"#;
+        assert_eq!(serde_json::to_string(&extra).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Extra>(text).unwrap(), extra);
     }
 }

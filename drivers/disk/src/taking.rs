@@ -12,11 +12,11 @@ use dunnage_driver_api::{
 };
 use rustix::fs::OFlags;
 
-use crate::content::{self, Content};
-use crate::kernel::{Device, DiskId};
+use crate::identity::DiskId;
+use crate::kernel::Device;
 use crate::mark::Mark;
 use crate::rules::{self, Named};
-use crate::store::{Extra, Store};
+use crate::store::{Extra, LOOK, Store};
 
 /// How long a disk that is being wiped is waited for: as long as one takes that discards.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,39 +54,61 @@ impl Store {
         let range = self.range(request)?;
         let until = cx.deadline.min(Instant::now() + PATIENCE);
         loop {
-            let (mut fit, mut reasons) = (Vec::new(), Vec::new());
+            let (mut fit, mut sizes, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
             for Named { device, fit: it } in rules::named(&self.config, &self.kernel)? {
+                // What cannot be a volume now may be one later.
+                if self.config.size.holds(device.size) {
+                    sizes.push(device.size);
+                }
                 match it {
-                    Ok(disk) => fit.push((device.size, disk, device)),
+                    Ok(disk) if range.holds(Bytes::new(device.size)) => fit.push((device.size, disk, device)),
+                    Ok(_) => {}
                     Err(why) => reasons.push(format!("{}: {why}", device.name)),
                 }
             }
-            let all = fit.len();
-            fit.retain(|(size, ..)| range.holds(Bytes::new(*size)));
-            if fit.is_empty() && all > 0 {
+            if fit.is_empty() && !sizes.is_empty() && !sizes.iter().any(|size| range.holds(Bytes::new(*size))) {
+                let all = sizes.len();
                 let message = format!("asked for {range}, and of {all} disks of the backend none has such a size");
                 return Err(Error::new(ErrorKind::OutOfRange, message));
             }
             fit.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
             let mut wiping = false;
             for (_, disk, device) in fit {
-                if self.wipings.of(&disk).is_some() {
-                    wiping = true;
-                    reasons.push(format!("{}: it is being wiped", device.name));
+                if self.wipings.overlap(&disk) {
+                    let (is_now, why) = self.why_not_wiped(&disk);
+                    wiping |= is_now;
+                    reasons.push(format!("{}: {why}", device.name));
+                    continue;
+                }
+                if !is_mounted(request) && self.left.overlap(&disk) {
+                    reasons.push(format!(
+                        "{}: what a volume has left is on it still, since `wipe` was another then; zero it, and remove its \
+                         file from the folder left, for raw volumes",
+                        device.name
+                    ));
                     continue;
                 }
                 let Some(spoken) = self.speak_for(&disk, &request.key) else {
-                    reasons.push(format!("{}: it is a volume", device.name));
+                    reasons.push(format!("{}: it is a volume, or a part or the whole of one", device.name));
                     continue;
                 };
-                match self.refuse_used(&device) {
-                    Ok(()) => return self.make(spoken, &device, request),
+                match self.mark(&disk, &device, request) {
+                    Ok(volume) => return self.make(spoken, volume, request),
                     Err(why) => reasons.push(format!("{}: {why}", device.name)),
                 }
             }
             if !wiping || !self.wait_for_wiped(until) {
                 return Err(none_is_free(&reasons));
             }
+        }
+    }
+
+    /// Why a disk that is to be wiped is not free yet, and whether it soon may be.
+    fn why_not_wiped(&self, disk: &DiskId) -> (bool, String) {
+        let taken = self.taken();
+        match taken.said.iter().find(|(other, _)| other.overlaps(disk)) {
+            Some((_, why)) => (false, format!("it is to be wiped, and cannot be: {why}")),
+            None => (true, "it is being wiped".into()),
         }
     }
 
@@ -107,19 +129,14 @@ impl Store {
         request.capacity.at_least(least)
     }
 
-    /// Takes a disk out of those that others may choose; `None` where it is taken.
+    /// Takes a disk out of those that others may choose; `None` where it is taken, or what it lies on, or a part of it.
     fn speak_for(&self, disk: &DiskId, key: &VolumeKey) -> Option<Spoken<'_>> {
         let mut taken = self.taken();
-        if taken.disks.contains_key(disk) {
+        if taken.overlap(disk) || self.wipings.overlap(disk) {
             return None;
         }
         taken.disks.insert(disk.clone(), key.clone());
         Some(Spoken { store: self, disk: disk.clone(), is_kept: false })
-    }
-
-    /// That a disk which nobody of ours has is free.
-    fn refuse_used(&self, device: &Device) -> Result<(), String> {
-        rules::refuse_used(&self.kernel, device, |mark| self.is_remains(mark))
     }
 
     /// Whether a mark is what a create of ours left that was cut off.
@@ -128,26 +145,32 @@ impl Store {
             Ok(record) => record.is_some_and(|record| record.volume.generation == mark.generation),
             Err(_) => true,
         };
-        mark.instance == *self.root.instance() && !is_of_volume()
+        !mark.wiping && mark.instance == *self.root.instance() && !is_of_volume()
     }
 
-    fn make(&self, mut spoken: Spoken<'_>, device: &Device, request: &CreateVolume) -> Result<Volume> {
-        let path = self.kernel.path(device);
-        let failed = |error| Error::io(format!("cannot mark {} as taken", path.display()), error);
-        let volume = request.volume(Bytes::new(device.size))?;
-        let mark = Mark::new(self.root.instance(), &volume.key, &volume.generation);
-        let file = self.kernel.open(device, OFlags::RDWR | OFlags::EXCL).map_err(failed)?;
-        // Once more, now that nobody else can format or mount it.
-        match content::look(&file, device.size).map_err(failed)? {
-            Content::Blank => {}
-            Content::Marked(mark) if self.is_remains(&mark) => {}
-            _ => return Err(failed(std::io::Error::other("somebody else has just taken it"))),
+    /// Marks a disk that is free as a volume's. One that fails is in the way of no other.
+    fn mark(&self, disk: &DiskId, device: &Device, request: &CreateVolume) -> Result<Volume, String> {
+        if let Some(why) = self.refuse_used(disk, device)? {
+            return Err(why);
         }
-        mark.write(&file).map_err(failed)?;
+        let _lock = self.kernel.lock(device).map_err(rules::cannot)?;
+        let (file, now) = self.kernel.open(disk, device, OFlags::RDWR | OFlags::EXCL).map_err(rules::cannot)?;
+        if now.size != device.size {
+            return Err("its size has just changed".into());
+        }
+        // Once more, now that nobody else can format or mount it.
+        rules::refuse_carrying(&file, now.size, |mark| self.is_remains(mark))?;
+        let volume = request.volume(Bytes::new(now.size)).map_err(|error| error.report())?;
+        let mark = Mark::new(self.root.instance(), &volume.key, &volume.generation);
+        mark.write(&file).map_err(|error| format!("it cannot be marked as taken: {error}"))?;
+        Ok(volume)
+    }
+
+    fn make(&self, mut spoken: Spoken<'_>, volume: Volume, request: &CreateVolume) -> Result<Volume> {
         let extra = Extra {
             disk: spoken.disk.clone(),
             fs_type: request.fs_type(self.config.fs_type),
-            mounted: request.capabilities.iter().all(|capability| capability.access != Access::Block),
+            mounted: is_mounted(request),
             used: false,
             content: None,
         };
@@ -155,6 +178,27 @@ impl Store {
         // A record that was written but may not be durable keeps its disk: the next attempt finds both.
         spoken.is_kept = put.is_ok() || !matches!(self.records.get(&volume.key), Ok(None));
         put.map(|()| volume)
+    }
+
+    /// Why a disk that nobody of ours has is not free: looked at without holding it, so that nobody is disturbed, and in
+    /// time, whatever the disk does.
+    fn refuse_used(&self, disk: &DiskId, device: &Device) -> Result<Option<String>, String> {
+        let (kernel, id, device) = (self.kernel.clone(), disk.clone(), device.clone());
+        let mut remains = None;
+        let look = move || {
+            let looked = rules::refuse_used(&kernel, &id, &device, |mark| {
+                remains = Some(mark.clone());
+                true
+            });
+            (looked, remains)
+        };
+        let answer = self.questions.ask(disk, LOOK, look).map_err(|error| error.report())?;
+        Ok(match answer {
+            None => Some("it does not answer".into()),
+            Some((Err(why), _)) => Some(why),
+            Some((Ok(()), Some(mark))) if !self.is_remains(&mark) => Some(rules::marked(&mark)),
+            Some((Ok(()), _)) => None,
+        })
     }
 
     /// Waits until a disk was wiped; `false` where none was in time.
@@ -171,11 +215,11 @@ impl Store {
 
     /// Whether a disk is free, by what was seen of it not long ago.
     fn seems_free(&self, disk: &DiskId, device: &Device) -> bool {
-        if self.wipings.of(disk).is_some() {
+        if self.wipings.overlap(disk) {
             return false;
         }
         let taken = self.taken();
-        if taken.disks.contains_key(disk) {
+        if taken.overlap(disk) {
             return false;
         }
         if let Some((when, free)) = taken.seen.get(disk)
@@ -184,10 +228,15 @@ impl Store {
             return *free;
         }
         drop(taken);
-        let free = self.refuse_used(device).is_ok();
+        let free = matches!(self.refuse_used(disk, device), Ok(None));
         self.taken().seen.insert(disk.clone(), (Instant::now(), free));
         free
     }
+}
+
+/// Whether a volume is asked for as a file system alone.
+fn is_mounted(request: &CreateVolume) -> bool {
+    request.capabilities.iter().all(|capability| capability.access != Access::Block)
 }
 
 fn none_is_free(reasons: &[String]) -> Error {

@@ -1,25 +1,28 @@
-//! The thread of a backend that has disks wiped, and sees which file systems its volumes have.
+//! The thread of a backend that has disks wiped, and has looked for the file systems of its volumes.
 
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use dunnage_driver_api::root::Record;
-use dunnage_driver_api::{Error, Result, Volume};
+use dunnage_driver_api::{Bytes, Error, Result, Volume};
 use rustix::fs::OFlags;
 
 use crate::config::Wipe;
 use crate::content::{self, Content};
-use crate::kernel::{Device, DiskId};
-use crate::store::{Extra, Known, Store, refuse_content};
-use crate::wiping::Wiping;
+use crate::deleting::{Known, refuse_content};
+use crate::identity::DiskId;
+use crate::kernel::Device;
+use crate::mark::Mark;
+use crate::rules;
+use crate::store::Store;
+use crate::wiping::{Stage, Wiping};
 use crate::{ioctl, wipe};
 
 /// How often it looks without being told: a disk may have come back.
 const AGAIN: Duration = Duration::from_secs(60);
-/// How much is wiped until it is noted how far that is: so much is done twice after a kill.
-const NOTED: u64 = 16 << 30;
-
+/// How often while there is a volume in use of which the file system is not known: what a power cut comes before stays
+/// unknown.
+const SOON: Duration = Duration::from_secs(2);
 /// Tells the thread that there is work, or that the backend ends.
 #[derive(Default)]
 pub(crate) struct Bell {
@@ -44,11 +47,11 @@ impl Bell {
         self.bell.notify_all();
     }
 
-    /// Waits for work; `false` at the end.
-    fn wait(&self) -> bool {
+    /// Waits for work, or so long; `false` at the end.
+    fn wait(&self, at_most: Duration) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = |state: &mut Rung| !state.work && !state.stop;
-        let waited = self.bell.wait_timeout_while(state, AGAIN, idle).unwrap_or_else(PoisonError::into_inner);
+        let waited = self.bell.wait_timeout_while(state, at_most, idle).unwrap_or_else(PoisonError::into_inner);
         let mut state = waited.0;
         state.work = false;
         !state.stop
@@ -65,9 +68,9 @@ pub(crate) fn start(store: &Arc<Store>) -> Result<()> {
         loop {
             let Some(open) = store.upgrade() else { return };
             open.begin_to_wipe(&store);
-            open.see_contents();
+            let all_known = open.see_contents();
             drop(open);
-            if !bell.wait() {
+            if !bell.wait(if all_known { AGAIN } else { SOON }) {
                 return;
             }
         }
@@ -89,28 +92,36 @@ impl Store {
                 continue;
             }
             let (store, disk) = (store.clone(), wiping.disk.clone());
+            // Dropped by whatever ends the thread, and where there is none.
+            let busy = Busy { store, disk };
             let work = move || {
-                let done = run(&store, &disk);
-                if let Some(open) = store.upgrade() {
-                    open.tell(&disk, done);
+                let done = run(&busy.store, &busy.disk);
+                if let Some(open) = busy.store.upgrade() {
+                    open.tell(&busy.disk, done);
                 }
             };
             if let Err(error) = std::thread::Builder::new().name("wipe".into()).spawn(work) {
-                self.taken().wiping.remove(&wiping.disk);
                 tracing::warn!(%error, "cannot start the thread that wipes a disk, will try again");
             }
         }
     }
 
     /// Tells how the wiping of a disk ended, once where it ends in the same way each time.
-    fn tell(&self, disk: &DiskId, done: Result<()>) {
+    fn tell(&self, disk: &DiskId, done: Result<Done>) {
         let mut taken = self.taken();
-        taken.wiping.remove(disk);
         taken.seen.remove(disk);
         match done {
-            Ok(()) => {
+            Ok(done) => {
                 taken.said.remove(disk);
-                tracing::info!(disk = disk.0, "a disk was wiped and is free");
+                match done {
+                    Done::Wiped => tracing::info!(disk = disk.0, "a disk was wiped and is free"),
+                    Done::Withdrawn => {
+                        tracing::warn!(
+                            disk = disk.0,
+                            "a disk is not wiped: its file was removed from the folder wiping"
+                        )
+                    }
+                }
             }
             Err(error) => {
                 let error = error.report();
@@ -119,85 +130,120 @@ impl Store {
                 }
             }
         }
-        drop(taken);
-        self.freed.notify_all();
     }
+}
 
-    /// Notes the file system of each volume of which it is not known.
-    fn see_contents(&self) {
-        let mut unknown = Vec::new();
-        let each = self.records.each(|record| {
-            if record.extra.used && record.extra.mounted && record.extra.content.is_none() {
-                unknown.push(record);
-            }
-        });
-        let seen = each.and_then(|()| unknown.iter().try_for_each(|record| self.see_content(record)));
-        if let Err(error) = seen {
-            tracing::debug!(error = error.report(), "the file system of a volume is not known yet");
+/// That a thread of this process wipes a disk, until this is dropped.
+struct Busy {
+    store: Weak<Store>,
+    disk: DiskId,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(open) = self.store.upgrade() {
+            open.taken().wiping.remove(&self.disk);
+            open.freed.notify_all();
         }
     }
+}
 
-    fn see_content(&self, record: &Record<Extra>) -> Result<()> {
-        let device = self.device(record)?;
-        let failed = |error| Error::io("cannot read the disk of a volume", error);
-        let file = self.kernel.open(&device, OFlags::RDONLY).map_err(failed)?;
-        let Some(content) = content::file_system(&file).map_err(failed)? else { return Ok(()) };
-        let _change = self.change();
-        let now = self.records.get(&record.volume.key)?.filter(|now| now == record);
-        if let Some(mut record) = now {
-            record.extra.content = Some(content);
-            self.records.put(&record)?;
-        }
-        Ok(())
-    }
+/// How the wiping of a disk ended.
+enum Done {
+    /// It is free.
+    Wiped,
+    /// It is not to be wiped any more.
+    Withdrawn,
 }
 
 /// Wipes a disk to its end, unless the backend ends before.
-fn run(store: &Weak<Store>, disk: &DiskId) -> Result<()> {
+fn run(store: &Weak<Store>, disk: &DiskId) -> Result<Done> {
     let ended = || Error::internal("the backend was closed: it goes on at the next start");
     let open = store.upgrade().ok_or_else(ended)?;
-    let Some(mut wiping) = open.wipings.of(disk) else { return Ok(()) };
+    let Some(mut wiping) = open.wipings.read_again(disk)? else { return Ok(Done::Withdrawn) };
     let device = open.kernel.find(disk)?.ok_or_else(|| {
-        Error::precondition("it is not on this node: it is wiped when it is back; if it is lost for good, remove its file from the folder wiping")
+        Error::precondition(
+            "it is not on this node: it is wiped when it is back; if it is lost for good, remove its file from the folder \
+             wiping",
+        )
     })?;
     let failed = |error: std::io::Error| Error::io(format!("cannot wipe {}: see the kernel log", device.name), error);
-    let file = open.kernel.open(&device, OFlags::RDWR | OFlags::EXCL).map_err(failed)?;
-    if !wiping.proven {
+    rules::refuse_held(&open.kernel, &device).map_err(Error::precondition)?;
+    let _lock = open.kernel.lock(&device).map_err(failed)?;
+    let (file, device) = open.kernel.open(disk, &device, OFlags::RDWR | OFlags::EXCL).map_err(failed)?;
+    if device.size != wiping.size {
+        return Err(Error::precondition(format!(
+            "{} has {} bytes, and the volume that was deleted had {}: wipe it by hand, and remove its file from the folder \
+             wiping",
+            device.name, device.size, wiping.size
+        )));
+    }
+    let mark = wiping.mark(open.root.instance());
+    let is_marked = Mark::read(&file).map_err(failed)?.as_ref() == Some(&mark);
+    let is_over = wiping.stage == Stage::Ended
+        && !is_marked
+        && content::look(&file, device.size).map_err(failed)? == Content::Blank;
+    if is_over {
+        return open.finish(file, &wiping);
+    }
+    if !is_marked {
         prove(&file, &device, &wiping)?;
-        wiping.proven = true;
+        mark.write(&file).map_err(failed)?;
+        (wiping.stage, wiping.done) = (Stage::Begun, 0);
         open.wipings.put(&wiping)?;
     }
     drop(open);
-    let mut noted = wiping.done;
-    while wiping.wipe != Wipe::Signatures && wiping.done < device.size {
-        let open = store.upgrade().ok_or_else(ended)?;
-        let end = device.size.min(wiping.done + wipe::STEP);
-        wipe::step(&file, wiping.wipe, wiping.done, end).map_err(|error| failed(error.into()))?;
-        wiping.done = end;
-        if end - noted >= NOTED {
-            file.sync_all().map_err(failed)?;
-            open.wipings.put(&wiping)?;
-            noted = end;
-        }
-    }
+    let is_open = || store.strong_count() > 0;
+    let note = |wiping: &Wiping| match store.upgrade() {
+        Some(open) => open.wipings.put(wiping).map_err(std::io::Error::other),
+        None => Ok(()),
+    };
+    wipe::all(&file, &mut wiping, wipe::PACE, is_open, note).map_err(failed)?;
     let open = store.upgrade().ok_or_else(ended)?;
+    // Whatever comes now, that much need not be done again.
+    open.wipings.put(&wiping)?;
     wipe::marks(&file, device.size).map_err(|error| failed(error.into()))?;
     file.sync_all().map_err(failed)?;
-    if content::look(&file, device.size).map_err(failed)? != Content::Blank {
+    if content::look(&file, device.size).map_err(failed)? != Content::Marked(mark) {
         return Err(Error::internal(format!("{} was zeroed and does not read as zero", device.name)));
     }
-    if !device.partitions().is_empty() {
+    if !device.partitions().map_err(failed)?.is_empty() {
         // Those that a workload made, and which the kernel has seen.
         ioctl::read_partitions(&file).map_err(|error| failed(error.into()))?;
     }
-    open.wipings.remove(disk)
+    wiping.stage = Stage::Ended;
+    open.wipings.put(&wiping)?;
+    Mark::erase(&file).map_err(failed)?;
+    open.finish(file, &wiping)
 }
 
-/// That a disk which was away when its volume was deleted carries what the volume has written, or nothing.
+impl Store {
+    /// Has a disk free that was wiped.
+    fn finish(&self, disk: File, wiping: &Wiping) -> Result<Done> {
+        if wiping.wipe == Wipe::Zero {
+            for left in self.left.all() {
+                // A disk was wiped with all its partitions, a partition alone.
+                if left.disk == wiping.disk || !wiping.disk.is_of_partition() && left.disk.overlaps(&wiping.disk) {
+                    self.left.remove(&left.disk)?;
+                }
+            }
+        } else {
+            self.left.put(wiping)?;
+        }
+        // Nobody finds it free and open.
+        drop(disk);
+        self.wipings.remove(&wiping.disk)?;
+        Ok(Done::Wiped)
+    }
+}
+
+/// That a disk without our mark carries what the volume has written, or nothing. Once wiping had begun it would be there.
 fn prove(file: &File, device: &Device, wiping: &Wiping) -> Result<()> {
-    let known = wiping.content.as_deref().map_or(Known::Nothing, |content| Known::Of(Some(content)));
-    let volume =
-        Volume::new(wiping.volume.clone(), wiping.generation.clone(), dunnage_driver_api::Bytes::new(device.size));
+    let known = match &wiping.content {
+        Some(content) if wiping.stage == Stage::Named => Known::Of(Some(content)),
+        _ => Known::Nothing,
+    };
+    let volume = Volume::new(wiping.volume.clone(), wiping.generation.clone(), Bytes::new(device.size));
     refuse_content(file, device.size, &volume, known)
-        .map_err(|error| error.during("wipe a disk that was away when its volume was deleted"))
+        .map_err(|error| error.during("wipe a disk that was away, or has lost the mark that it is being wiped"))
 }

@@ -118,8 +118,8 @@ fn a_disk_that_carries_somebody_elses_data_by_now_is_neither_used_nor_wiped() ->
     // Before it was used.
     let volume = rig.create("a", 1, mount())?;
     run("mkfs.ext4", &["-q", "-F", &device])?;
-    is(rig.bring(&volume), Code::FailedPrecondition, "which the volume has not written")?;
-    is(rig.delete(&volume), Code::FailedPrecondition, "which the volume has not written")?;
+    is(rig.bring(&volume), Code::FailedPrecondition, "which the volume is not known to have written")?;
+    is(rig.delete(&volume), Code::FailedPrecondition, "which the volume is not known to have written")?;
     ensure!(byte(&path, 1080)? == 0x53, "the file system is gone");
     run("blkdiscard", &["--force", "--zeroout", &device])?;
     rig.bring(&volume)?;
