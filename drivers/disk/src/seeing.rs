@@ -3,7 +3,6 @@
 use dunnage_driver_api::root::Record;
 use dunnage_driver_api::{Error, ErrorKind, Result};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 
 use crate::content::{self, Content};
 use crate::identity::DiskId;
@@ -36,12 +35,12 @@ impl Store {
         all_known
     }
 
-    /// Only what is held is noted: what is on a disk that nobody has mounted may be what an admin has made there.
+    /// Only what is mounted is noted: what is on a disk that nobody has mounted may be what an admin has made there.
     fn see_content(&self, record: &Record<Extra>) -> Result<bool> {
         let disk = &record.extra.disk;
         let (kernel, id) = (self.kernel.clone(), disk.clone());
         let look = move || match kernel.find(&id)? {
-            Some(device) => content_held(&kernel, &id, &device)
+            Some(device) => content_mounted(&kernel, &id, &device)
                 .map_err(|error| Error::io("cannot read the disk of a volume", error)),
             None => Ok(None),
         };
@@ -83,16 +82,13 @@ impl Store {
     }
 }
 
-/// The file system of a disk that somebody has mounted; `None` where nobody has.
-fn content_held(kernel: &Kernel, id: &DiskId, device: &Device) -> std::io::Result<Option<String>> {
-    match kernel.open(id, device, OFlags::RDONLY | OFlags::EXCL) {
-        Ok(_) => Ok(None),
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {
-            let (file, _) = kernel.open(id, device, OFlags::RDONLY)?;
-            content::file_system(&file)
-        }
-        Err(error) => Err(error),
+/// The file system of a disk that is mounted; `None` where it is not.
+fn content_mounted(kernel: &Kernel, id: &DiskId, device: &Device) -> std::io::Result<Option<String>> {
+    let (file, now) = kernel.open(id, device, OFlags::RDONLY)?;
+    if !kernel.is_mounted(&now)? {
+        return Ok(None);
     }
+    content::file_system(&file)
 }
 
 /// A disk that has not answered in time.

@@ -59,6 +59,16 @@ impl Kernel {
         Err(Errno::WOULDBLOCK.into())
     }
 
+    /// Whether a device is mounted where this process sees it. To open it exclusively would tell that too, and be in the way
+    /// of whoever formats or mounts it at this moment.
+    ///
+    /// # Errors
+    /// Where the mounts cannot be read.
+    pub(crate) fn is_mounted(&self, device: &Device) -> io::Result<bool> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(has_mount(&mounts, &device.number, &self.path(device)))
+    }
+
     /// Which subsystem of the kernel's NVMe target hands a device, its disk or a partition of it to other machines: the
     /// target does not open it for its own.
     ///
@@ -79,6 +89,14 @@ impl Kernel {
         }
         Ok(None)
     }
+}
+
+/// Whether a device is in such a list: by its number, or, since those of btrfs have numbers of their own, by its name.
+fn has_mount(mounts: &str, number: &str, path: &Path) -> bool {
+    mounts.lines().any(|line| {
+        let Some((place, source)) = line.split_once(" - ") else { return false };
+        place.split(' ').nth(2) == Some(number) || source.split(' ').nth(1).is_some_and(|name| Path::new(name) == path)
+    })
 }
 
 /// The paths in a folder; none where it is not there.
@@ -121,6 +139,17 @@ mod tests {
         fs::write(folder.join("serial"), "b").unwrap();
         let error = kernel.open(&id, &device, OFlags::RDONLY).unwrap_err();
         assert_eq!(Errno::from_io_error(&error), Some(Errno::NODEV));
+    }
+
+    #[test]
+    fn what_is_mounted_is_seen_by_its_number_and_by_its_name() {
+        let mounts = "29 1 8:16 / /a rw,relatime shared:1 - ext4 /dev/disk/by-id/x rw\n\
+                      30 1 0:40 / /b rw - btrfs /dev/sdc rw,subvol=/\n";
+        for (number, path, wanted) in
+            [("8:16", "/dev/sdb", true), ("8:32", "/dev/sdc", true), ("8:1", "/dev/sd", false), ("0", "/b", false)]
+        {
+            assert_eq!(has_mount(mounts, number, Path::new(path)), wanted, "{number} {path}");
+        }
     }
 
     #[test]
