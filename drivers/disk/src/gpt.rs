@@ -12,7 +12,8 @@ const DATA: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 const MOST: u32 = 1024;
 
 /// The GUID of partition `number`, which begins at this byte, on a disk with logical blocks of `block` bytes; `None` where the
-/// disk has no GPT that is whole, or its GPT has no such partition there, or one of another type than Linux filesystem data, or two with one GUID.
+/// disk has no GPT that is whole, or its GPT has no such partition there, or one of another type than Linux filesystem data,
+/// or two with one GUID.
 ///
 /// # Errors
 /// Where the disk cannot be read.
