@@ -9,6 +9,8 @@ pub fn drivers() -> Vec<DriverEntry> {
         DriverEntry::of::<dunnage_driver_btrfs::Btrfs>(),
         #[cfg(feature = "dir")]
         DriverEntry::of::<dunnage_driver_dir::Dir>(),
+        #[cfg(feature = "disk")]
+        DriverEntry::of::<dunnage_driver_disk::Disk>(),
         #[cfg(feature = "image")]
         DriverEntry::of::<dunnage_driver_image::Image>(),
         #[cfg(feature = "lvm")]

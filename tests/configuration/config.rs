@@ -71,7 +71,7 @@ fn one_backend_is_enough() {
     assert!(config.backends[0].is_on(&"anywhere".parse().unwrap(), Mode::All));
 }
 
-#[cfg(all(feature = "btrfs", feature = "dir", feature = "image", feature = "lvm"))]
+#[cfg(all(feature = "btrfs", feature = "dir", feature = "disk", feature = "image", feature = "lvm"))]
 #[test]
 fn the_example_of_the_documentation_is_right_and_shows_every_key() {
     Config::parse(EXAMPLE, &dunnage::drivers(), &environment()).unwrap();
@@ -239,7 +239,7 @@ fn every_key_of_our_own_drivers_is_documented_and_no_other_is_taken() {
     }
 }
 
-#[cfg(all(feature = "btrfs", feature = "dir", feature = "image", feature = "lvm"))]
+#[cfg(all(feature = "btrfs", feature = "dir", feature = "disk", feature = "image", feature = "lvm"))]
 #[test]
 fn our_own_drivers_take_the_example_of_the_documentation() {
     for text in [EXAMPLE, FOUR_BACKENDS] {

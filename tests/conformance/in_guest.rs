@@ -1,8 +1,9 @@
-//! Drivers that need a kernel with a device mapper, or with an NFS server, behind our own host. All of it takes long.
+//! Drivers that need a kernel with a device mapper, with disks in memory, or with an NFS server, behind our own host. All
+//! of it takes long.
 
 mod at_length {
     use anyhow::{Context, Result};
-    use dunnage_test_common::{Need, NfsServer, NvmeTarget, Scratch, Setup, VolumeGroup, can_run};
+    use dunnage_test_common::{Need, NfsServer, NvmeTarget, Scratch, ScsiDisk, Setup, VolumeGroup, can_run};
 
     use crate::ours::{DUNNAGE, passes, test_program};
 
@@ -59,6 +60,17 @@ mod at_length {
         let keys = target.keys(&setup, &store)?;
         let setup = setup.rootless("tested", "nvme-tcp", &keys);
         passes("nvme-tcp", &test_program(&[], DUNNAGE, setup, "{size: 16MiB, many: 3, kills: 2}")?, 100)
+    }
+
+    #[test]
+    fn disks_are_conformant() -> Result<()> {
+        if !can_run("disks_are_conformant", &[Need::Root, Need::Guest, Need::Program("blkdiscard")])? {
+            return Ok(());
+        }
+        let disks = ScsiDisk::lend(10)?;
+        let devices: Vec<_> = disks.iter().map(|disk| disk.link().display().to_string()).collect();
+        let setup = Setup::new()?.backend("tested", "disk", &format!("devices: {devices:?}"))?;
+        passes("disk", &test_program(&[], DUNNAGE, setup, "{size: 64MiB, larger_size: 96MiB, many: 3, kills: 3}")?, 60)
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! On logical volumes and on exports, which need a kernel with a device mapper and an NFS server.
+//! On logical volumes, on disks and on exports, which need a kernel with a device mapper, disks in memory and an NFS server.
 
 use super::{Case, DUNNAGE, ONLY, run};
 use anyhow::{Context, Result};
-use dunnage_test_common::{Need, NfsServer, NvmeTarget, Scratch, Setup, VolumeGroup, can_run};
+use dunnage_test_common::{Need, NfsServer, NvmeTarget, Scratch, ScsiDisk, Setup, VolumeGroup, can_run};
 
 fn lvm(test: &str, keys: &str, access: &str, list: &str) -> Result<()> {
     let needs = [super::needs().as_slice(), &[Need::Guest, Need::Program("lvm")]].concat();
@@ -36,8 +36,29 @@ fn nfs_passes_with_mounts() -> Result<()> {
     run(&host, Case { csi_name: ONLY, access: "mount", ..Case::default() })?.judge("nfs")
 }
 
+#[test]
+fn disks_pass_with_mounts() -> Result<()> {
+    disks("disks_pass_with_mounts", "mount")
+}
+
+fn disks(test: &str, access: &str) -> Result<()> {
+    let needs = [super::needs().as_slice(), &[Need::Guest, Need::Program("blkdiscard")]].concat();
+    if !can_run(test, &needs)? {
+        return Ok(());
+    }
+    let disks = ScsiDisk::lend(8)?;
+    let devices: Vec<_> = disks.iter().map(|disk| disk.link().display().to_string()).collect();
+    let host = Setup::new()?.backend("only", "disk", &format!("devices: {devices:?}"))?.start(DUNNAGE)?;
+    run(&host, Case { csi_name: ONLY, access, ..Case::default() })?.judge("disk")
+}
+
 mod at_length {
     use super::*;
+
+    #[test]
+    fn disks_pass_with_raw_block() -> Result<()> {
+        disks("disks_pass_with_raw_block", "block")
+    }
 
     #[test]
     fn thick_volumes_pass_with_raw_block() -> Result<()> {
