@@ -13,6 +13,8 @@ pub fn drivers() -> Vec<DriverEntry> {
         DriverEntry::of::<dunnage_driver_disk::Disk>(),
         #[cfg(feature = "image")]
         DriverEntry::of::<dunnage_driver_image::Image>(),
+        #[cfg(feature = "iscsi")]
+        DriverEntry::carrying::<dunnage_driver_iscsi::Iscsi>(),
         #[cfg(feature = "lvm")]
         DriverEntry::of::<dunnage_driver_lvm::Lvm>(),
         #[cfg(feature = "nfs")]

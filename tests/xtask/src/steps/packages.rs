@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("thin-provisioning-tools", &["thin_check"]),
     ("iproute2", &["ip", "tc"]),
     ("nfs-kernel-server", &["exportfs", "nfsdcld", "rpc.mountd", "rpc.nfsd"]),
+    ("open-iscsi", &["iscsiadm", "iscsid"]),
     ("secilc", &["secilc"]),
     ("qemu-system-x86", &["qemu-system-x86_64"]),
     ("busybox-static", &["busybox"]),
