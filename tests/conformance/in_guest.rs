@@ -64,7 +64,7 @@ mod at_length {
 
     #[test]
     fn disks_are_conformant() -> Result<()> {
-        if !can_run("disks_are_conformant", &[Need::Root, Need::Guest, Need::Program("blkdiscard")])? {
+        if !can_run("disks_are_conformant", &[Need::Root, Need::Guest])? {
             return Ok(());
         }
         let disks = ScsiDisk::lend(10)?;

@@ -32,7 +32,7 @@ struct Rig {
 }
 
 fn can(test: &str) -> Result<bool> {
-    can_run(test, &[Need::Root, Need::Guest, Need::Program("sfdisk"), Need::Program("blkdiscard")])
+    can_run(test, &[Need::Root, Need::Guest, Need::Program("sfdisk")])
 }
 
 impl Rig {

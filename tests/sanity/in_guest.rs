@@ -42,7 +42,7 @@ fn disks_pass_with_mounts() -> Result<()> {
 }
 
 fn disks(test: &str, access: &str) -> Result<()> {
-    let needs = [super::needs().as_slice(), &[Need::Guest, Need::Program("blkdiscard")]].concat();
+    let needs = [super::needs().as_slice(), &[Need::Guest]].concat();
     if !can_run(test, &needs)? {
         return Ok(());
     }

@@ -1,13 +1,14 @@
 //! Disks of a test's own, which the kernel's module scsi_debug has in memory: with an identity, hot-plugged, and gone when a
 //! test wants it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::FallocateFlags;
 
 use crate::{run, wait_until};
 
@@ -156,8 +157,16 @@ impl ScsiDisk {
         Ok(None)
     }
 
-    fn wipe(&self) -> Result<()> {
-        run("blkdiscard", &["--force", "--zeroout", &self.path.display().to_string()])?;
+    /// Zeroes all of it, and has the kernel see that there are no partitions.
+    ///
+    /// # Errors
+    /// It is in use, or does not take it.
+    pub fn wipe(&self) -> Result<()> {
+        let disk = File::options().write(true).open(&self.path)?;
+        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&disk, flags, 0, MEBIBYTES << 20).context("cannot zero the disk")?;
+        disk.sync_all()?;
+        drop(disk);
         run("blockdev", &["--rereadpt", &self.path.display().to_string()])
     }
 }

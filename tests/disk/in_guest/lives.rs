@@ -21,7 +21,8 @@ fn a_disk_lives_as_a_volume_and_is_free_and_wiped_after_it() -> Result<()> {
     let volume = rig.create("a", 64 * MIB, mount())?;
     assert_eq!(volume.made.capacity_bytes, SIZE);
     assert_eq!(rig.create("a", 64 * MIB, mount())?.made, volume.made);
-    is(rig.create("a", 80 * MIB, mount()), Code::AlreadyExists, "")?;
+    assert_eq!(rig.create("a", 80 * MIB, mount())?.made, volume.made);
+    is(rig.create("a", SIZE + 1, mount()), Code::AlreadyExists, "")?;
     rig.wait_for_free(1)?;
     rig.bring(&volume)?;
     fs::write(volume.target.join("data"), vec![7; 16 << 20])?;

@@ -37,8 +37,7 @@ fn a_disk_that_carries_anything_is_never_taken() -> Result<()> {
         }
         let rig = Rig::of(Vec::new(), std::slice::from_ref(&device), "")?;
         is_left_alone(&rig, if program == "sfdisk-gpt" { "it has partitions" } else { "it carries something" })?;
-        run("blkdiscard", &["--force", "--zeroout", &device])?;
-        run("blockdev", &["--rereadpt", &device])?;
+        disks[0].wipe()?;
     }
     for place in [0, 510, 3 * MIB, 64 * MIB, SIZE - 1] {
         write(&path, place, &[1])?;
@@ -121,7 +120,7 @@ fn a_disk_that_carries_somebody_elses_data_by_now_is_neither_used_nor_wiped() ->
     is(rig.bring(&volume), Code::FailedPrecondition, "which the volume is not known to have written")?;
     is(rig.delete(&volume), Code::FailedPrecondition, "which the volume is not known to have written")?;
     ensure!(byte(&path, 1080)? == 0x53, "the file system is gone");
-    run("blkdiscard", &["--force", "--zeroout", &device])?;
+    rig.disks[0].wipe()?;
     rig.bring(&volume)?;
     rig.take(&volume)?;
     // Seen once more, it is known.
@@ -132,7 +131,7 @@ fn a_disk_that_carries_somebody_elses_data_by_now_is_neither_used_nor_wiped() ->
     is(rig.delete(&volume), Code::FailedPrecondition, "has not its file system")?;
     ensure!(byte(&path, 1080)? == 0x53, "the file system is gone");
     // A disk that was wiped by hand is no longer in the way of the delete; nor is it used as if it were new.
-    run("blkdiscard", &["--force", "--zeroout", &device])?;
+    rig.disks[0].wipe()?;
     is(rig.bring(&volume), Code::FailedPrecondition, "has not its file system")?;
     rig.delete(&volume)?;
     rig.wait_for_free(1)

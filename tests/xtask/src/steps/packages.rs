@@ -13,7 +13,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("btrfs-progs", &["mkfs.btrfs", "btrfs"]),
     ("fdisk", &["sfdisk"]),
     ("mount", &["mount", "umount", "losetup"]),
-    ("util-linux", &["unshare", "nsenter", "fsfreeze", "blkdiscard", "blockdev", "partx", "setpriv"]),
+    ("util-linux", &["unshare", "nsenter", "fsfreeze", "blockdev", "partx", "setpriv"]),
     ("strace", &["strace"]),
     ("systemd", &["systemd-analyze"]),
     ("dmsetup", &["dmsetup"]),
