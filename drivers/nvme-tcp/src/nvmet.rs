@@ -23,21 +23,27 @@ use port::Port;
 
 /// Where the kernel shows its target.
 pub(crate) const CONFIGFS: &str = "/sys/kernel/config/nvmet";
+/// Where the kernel shows its modules.
+pub(crate) const MODULES: &str = "/sys/module";
+/// Those of the target: one that is built in is shown only if it has parameters, as the second has.
+const OF_TARGET: [&str; 2] = ["nvmet", "nvmet_tcp"];
 const NAMESPACE: &str = "namespaces/1";
 
 /// The kernel's target.
 pub(crate) struct Nvmet {
     root: PathBuf,
+    modules: PathBuf,
     port: Port,
     /// What is to be linked to the port at once; nothing any more once that was done.
     kept_back: Mutex<Option<Vec<String>>>,
 }
 
 impl Nvmet {
-    /// The target below `root`, which is to listen at `address`.
-    pub(crate) fn new(root: &Path, address: SocketAddr) -> Self {
+    /// The target below `root`, which is to listen at `address`, of a kernel that has these `modules`.
+    pub(crate) fn new(root: &Path, modules: &Path, address: SocketAddr) -> Self {
         let port = Port::new(root, address);
-        Self { root: root.to_owned(), port, kept_back: Mutex::new(Some(Vec::new())) }
+        let kept_back = Mutex::new(Some(Vec::new()));
+        Self { root: root.to_owned(), modules: modules.to_owned(), port, kept_back }
     }
 
     fn subsystem(&self, nqn: &str) -> PathBuf {
@@ -48,8 +54,22 @@ impl Nvmet {
         self.root.join("hosts").join(nqn)
     }
 
+    /// Whether the kernel has a target, so that something may be exported. One whose folder is out of sight exports what it
+    /// did before.
+    ///
+    /// # Errors
+    /// FailedPrecondition where the folder is out of sight.
+    fn serves(&self) -> Result<bool> {
+        for module in OF_TARGET {
+            if is_there(&self.modules.join(module))? {
+                return self.present().map(|()| true);
+            }
+        }
+        is_there(&self.root)
+    }
+
     fn present(&self) -> Result<()> {
-        if self.root.is_dir() {
+        if is_there(&self.root)? {
             return Ok(());
         }
         Err(Error::precondition(format!(
@@ -135,7 +155,7 @@ impl Target for Nvmet {
     fn withdraw(&self, _: &Context, id: &ExportId) -> Result<()> {
         let nqn = names::subsystem(id);
         let subsystem = self.subsystem(&nqn);
-        if !subsystem.is_dir() {
+        if !self.serves()? || !is_there(&subsystem)? {
             return Ok(());
         }
         // The kernel ends all connections with this, and with the next step waits for what is still being written.
@@ -172,6 +192,9 @@ impl Target for Nvmet {
     }
 
     fn exported(&self, instance: &InstanceId) -> Result<Vec<ExportId>> {
+        if !self.serves()? {
+            return Ok(Vec::new());
+        }
         let subsystems = list(&self.root.join("subsystems"))?;
         let own = |nqn: &String| names::export(nqn).filter(|id| id.volume.instance == *instance);
         Ok(subsystems.iter().filter_map(own).collect())
@@ -187,6 +210,15 @@ impl Target for Nvmet {
     }
 }
 
+/// Whether there is something; nothing else than that it is missing means that it is not.
+fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Kind::NotFound => Ok(false),
+        Err(error) => Err(cannot("look at", path)(error)),
+    }
+}
+
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() != Kind::NotFound => Err(cannot("remove", path)(error)),
@@ -197,3 +229,6 @@ fn remove(path: &Path) -> Result<()> {
 fn cannot<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
     move |error| Error::io(format!("cannot {what} {}", path.display()), error)
 }
+
+#[cfg(test)]
+mod tests;
