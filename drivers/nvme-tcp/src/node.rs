@@ -3,28 +3,20 @@
 use std::time::{Duration, Instant};
 
 use dunnage_driver_api::{Context, DeviceSource, Identity, Node, NodeId, ReleaseRecord, Result, Source, SourceRequest};
-use serde::{Deserialize, Serialize};
 
 use crate::config::NvmeTcp;
-use crate::initiator::{Initiator, Options};
+use crate::initiator::{Connected, Initiator, Options};
 use crate::wanted::Wanted;
 
 /// How long a target is waited for by one call.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What undoes a connection.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Connected {
-    nqn: String,
-}
 
 /// Ends the connection of a release record.
 ///
 /// # Errors
 /// `FailedPrecondition` where its device is still in use.
 pub(crate) fn release(cx: &Context, record: &ReleaseRecord) -> Result<()> {
-    let Connected { nqn } = record.read()?;
-    Initiator::default().disconnect(&nqn, cx.deadline)
+    Initiator::default().disconnect(&record.read()?, cx.deadline)
 }
 
 /// The node half of a backend.
@@ -43,11 +35,12 @@ impl NvmeNode {
 impl Node for NvmeNode {
     fn source(&self, cx: &Context, request: &SourceRequest<'_>) -> Result<Source> {
         let wanted = Wanted::new(&self.config, request)?;
-        let release = ReleaseRecord::new(&Connected { nqn: wanted.nqn.clone() })?;
+        let (nqn, host) = (wanted.nqn.clone(), self.options.host().to_owned());
+        let release = ReleaseRecord::new(&Connected { nqn, namespace: wanted.namespace, host })?;
         let before = request.kept.map(ReleaseRecord::read::<Connected>).transpose()?;
-        if let Some(Connected { nqn }) = before.filter(|before| before.nqn != wanted.nqn) {
+        if let Some(before) = before.filter(|before| before.nqn != wanted.nqn) {
             // By an attachment that has ended since: nothing can come through it any more.
-            self.initiator.disconnect(&nqn, cx.deadline)?;
+            self.initiator.disconnect(&before, cx.deadline)?;
         }
         (request.keep)(&release)?;
         let until = cx.deadline.min(Instant::now() + PATIENCE);
@@ -59,7 +52,7 @@ impl Node for NvmeNode {
     }
 
     fn refresh(&self, cx: &Context, record: &ReleaseRecord) -> Result<()> {
-        let Connected { nqn } = record.read()?;
+        let Connected { nqn, .. } = record.read()?;
         self.initiator.refresh(&nqn, cx.deadline)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use dunnage_driver_api::{Error, ErrorKind, ExportId, Result, SourceRequest};
+use serde::{Deserialize, Serialize};
 
 use crate::config::NvmeTcp;
 use crate::names::{self, Uuid};
@@ -27,7 +28,8 @@ pub(crate) struct Wanted {
 }
 
 /// What tells a namespace from all others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum NamespaceId {
     Uuid(Uuid),
     Nguid(Uuid),
