@@ -210,6 +210,7 @@ impl Rig {
     fn restart(&mut self) {
         self.exports = None;
         self.exports = Some(self.open().unwrap());
+        self.exports().restore(&cx()).unwrap();
     }
 
     fn exports(&self) -> &Arc<Exports<Kernel>> {
@@ -364,6 +365,38 @@ fn what_a_store_has_to_undo_ends_with_the_boot() {
     assert!(rig.has_device(&volume) && rig.kernel.nodes() == ["one"]);
     rig.detach(&volume, &node("one")).unwrap();
     assert!(!rig.has_device(&volume));
+}
+
+#[test]
+fn nothing_that_is_exported_changes_until_the_host_knows_whose_store_it_is() {
+    let mut rig = Rig::new();
+    let volume = rig.volume("v");
+    rig.attach(&volume, &to("one")).unwrap();
+    // A copy of the store, with grants of its own.
+    std::fs::create_dir(rig.folder.path().join("fresh")).unwrap();
+    let copy = rig.folder.path().join("fresh");
+    Exports::<Kernel>::init(&rig.configured(), &opening(), &copy, "test").unwrap();
+    let copy = Exports::open(&rig.configured(), &opening(), &copy, "test", rig.kernel.clone()).unwrap();
+    assert_eq!(rig.kernel.nodes(), ["one"]);
+    copy.restore(&cx()).unwrap();
+    assert!(rig.kernel.nodes().is_empty());
+    rig.restart();
+    assert_eq!(rig.kernel.nodes(), ["one"]);
+}
+
+#[test]
+fn what_is_exported_and_was_granted_to_nobody_is_ended_also_later() {
+    let rig = Rig::new();
+    let (volume, other) = (rig.volume("v"), rig.volume("w"));
+    rig.attach(&volume, &to("one")).unwrap();
+    let foreign = ExportId { volume: rig.exports().volume_id(&other), word: Generation::random().unwrap() };
+    rig.kernel.exports.lock().unwrap().insert(foreign, node("two"));
+    rig.kernel.fails.store(true, Ordering::Relaxed);
+    rig.exports().restore(&cx()).unwrap_err();
+    assert!(rig.exports().probe(&cx()).unwrap_err().report().contains("nobody was granted"));
+    rig.kernel.fails.store(false, Ordering::Relaxed);
+    rig.exports().probe(&cx()).unwrap();
+    assert_eq!(rig.kernel.nodes(), ["one"]);
 }
 
 #[test]

@@ -13,6 +13,18 @@ use crate::root::Record;
 use crate::volume::{CreateVolume, Expanded, Total, Volume};
 
 impl<T: Target> Attach for Exports<T> {
+    /// Ends exports that nobody was granted, and makes those that were, as far as the deadline lets it: the others are made
+    /// by [`probe`](Volumes::probe).
+    fn restore(&self, cx: &Context) -> Result<()> {
+        self.withdraw_ungranted(cx)?;
+        for key in self.grants.keys() {
+            if let Err(error) = self.settle(cx, &key) {
+                tracing::error!(volume = %key, error = error.report(), "a volume is not exported; it is tried again");
+            }
+        }
+        self.target.restored(cx)
+    }
+
     fn attached(&self, _: &Context, key: &VolumeKey, generation: &Generation) -> Result<Vec<Attachment>> {
         let found = self.grants.get(key).filter(|found| found.volume.generation == *generation);
         let grants = found.map(|found| found.extra.grants).unwrap_or_default();
