@@ -213,7 +213,7 @@ impl Initiator {
     /// Has the kernel ask how large the namespaces of a subsystem are now, and waits for what it says.
     ///
     /// # Errors
-    /// FailedPrecondition where there is none.
+    /// FailedPrecondition where there is none, and where the target cannot be reached now.
     pub(crate) fn refresh(&self, nqn: &str, until: Instant) -> Result<()> {
         let sizes = || -> Result<Vec<String>> {
             Ok(Namespace::all_of(&self.sys, nqn)?.into_iter().map(|namespace| namespace.sectors).collect())
@@ -221,6 +221,15 @@ impl Initiator {
         let before = sizes()?;
         if before.is_empty() {
             return Err(Error::precondition("the volume's device is gone: unstage the volume and stage it again"));
+        }
+        let controllers = Controller::all_of(&self.sys, nqn)?;
+        if !controllers.iter().any(|controller| controller.state == "live") {
+            return Err(Error::precondition(
+                "the target of the volume cannot be reached, so that it does not tell how large the volume is: see to the \
+                 network and to that node",
+            )
+            .with("nqn", nqn)
+            .retry(true));
         }
         self.rescan(nqn)?;
         let until = until.min(Instant::now() + GROWN);

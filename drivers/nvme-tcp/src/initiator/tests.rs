@@ -137,6 +137,19 @@ fn a_connection_ends_only_with_its_last_namespace_and_only_where_this_node_made_
 }
 
 #[test]
+fn a_target_that_is_gone_does_not_tell_a_size() {
+    let kernel = Kernel::new();
+    let refresh = || kernel.initiator().refresh(NQN, Instant::now());
+    assert!(refresh().unwrap_err().to_string().contains("device is gone"));
+    kernel.controller("nvme1", NQN, "connecting");
+    kernel.namespace("nvme1n1", "nvme1", UUID);
+    let refused = refresh().unwrap_err();
+    assert!(refused.to_string().contains("cannot be reached") && refused.retry_can_help(), "{refused}");
+    kernel.controller("nvme1", NQN, "live");
+    refresh().unwrap();
+}
+
+#[test]
 fn a_connection_is_neither_looked_for_nor_ended_while_another_volume_has_its_turn() {
     let kernel = Kernel::new();
     let namespace = NamespaceId::Uuid(UUID.parse().unwrap());
