@@ -86,16 +86,19 @@ impl Nvmet {
         let uuid = names::namespace(id);
         let device = device.to_str().ok_or_else(|| Error::internal("the path of the device is not UTF-8"))?;
         let wanted = [("device_uuid", uuid.to_string()), ("device_path", device.to_owned())];
-        let mut is_right = true;
-        for (name, value) in &wanted {
-            is_right &= read(&namespace.join(name))?.is_some_and(|found| found == *value);
-        }
         let enable = namespace.join("enable");
         if read(&enable)?.as_deref() == Some("1") {
-            if is_right {
-                return Ok(());
+            for (name, value) in &wanted {
+                let found = read(&namespace.join(name))?.unwrap_or_default();
+                if found != *value {
+                    // A node uses it: what it wrote to the one device must not go on to the other.
+                    return Err(Error::precondition(format!(
+                        "what is asked for is exported already, from {found} where {value} is wanted ({name}): unpublish the \
+                         volume and publish it again"
+                    )));
+                }
             }
-            write(&enable, "0")?;
+            return Ok(());
         }
         for (name, value) in &wanted {
             write(&namespace.join(name), value)?;
@@ -104,12 +107,19 @@ impl Nvmet {
         write(&enable, "1")
     }
 
-    /// That this host may connect, and no other.
-    fn settle_host(&self, subsystem: &Path, host: &str) -> Result<()> {
-        settle(&subsystem.join("attr_allow_any_host"), "0")?;
+    /// That this host may connect, and no other; one that already has is let go.
+    fn settle_host(&self, subsystem: &Path, nqn: &str, host: &str) -> Result<()> {
         let allowed = subsystem.join("allowed_hosts");
         folder(&allowed)?;
-        for other in list(&allowed)?.iter().filter(|other| *other != host) {
+        let mut others = list(&allowed)?;
+        others.retain(|other| other != host);
+        let any = subsystem.join("attr_allow_any_host");
+        if !others.is_empty() || read(&any)?.as_deref() == Some("1") {
+            // The kernel asks whether a host may connect, and never whether it may still be.
+            Port::unlink_everywhere(&self.root, nqn)?;
+        }
+        settle(&any, "0")?;
+        for other in others {
             unlink(&allowed.join(other))?;
         }
         if allowed.join(host).is_symlink() {
@@ -143,7 +153,7 @@ impl Target for Nvmet {
         folder(&subsystem)?;
         settle(&subsystem.join("attr_serial"), &names::serial(&export.id))?;
         settle(&subsystem.join("attr_model"), "Dunnage")?;
-        self.settle_host(&subsystem, &host)?;
+        self.settle_host(&subsystem, &nqn, &host)?;
         self.settle_namespace(&subsystem, &export.id, export.path)?;
         if let Some(kept_back) = self.kept_back.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             kept_back.push(nqn);
@@ -201,7 +211,12 @@ impl Target for Nvmet {
     }
 
     fn stands(&self, id: &ExportId) -> Result<bool> {
-        self.port.has(&names::subsystem(id))
+        let nqn = names::subsystem(id);
+        let subsystem = self.subsystem(&nqn);
+        let says = |name: &str, value: &str| Ok(read(&subsystem.join(name))?.as_deref() == Some(value));
+        let is_enabled = says(&format!("{NAMESPACE}/enable"), "1")?;
+        let is_of_one = says("attr_allow_any_host", "0")? && list(&subsystem.join("allowed_hosts"))?.len() == 1;
+        Ok(is_enabled && is_of_one && self.port.has(&nqn)?)
     }
 
     fn context(&self, _: &ExportId, (): &()) -> BTreeMap<String, String> {
