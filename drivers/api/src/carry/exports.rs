@@ -13,7 +13,8 @@ mod abilities;
 mod id;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +33,9 @@ use crate::id::{InstanceId, VolumeId, VolumeKey};
 use crate::node::{DeviceSource, Node, ReleaseRecord, Source, SourceRequest, Staging};
 use crate::root::{Record, Root};
 use crate::volume::Volume;
+
+/// How long the exports of one volume may take when they are made anew.
+const MEND: Duration = Duration::from_secs(20);
 
 /// The target half of a protocol: makes a block device of this node reachable for one other node. Calls for one volume
 /// never run at once.
@@ -112,8 +116,10 @@ pub struct Exports<T: Target> {
     node: Arc<dyn Node>,
     volumes: Arc<dyn Volumes>,
     configured: Arc<dyn Configured>,
-    grants: Grants<T::Grant>,
+    pub(super) grants: Grants<T::Grant>,
     boot: String,
+    /// The volume that was mended last, while nobody mends.
+    mended: Mutex<Option<VolumeKey>>,
 }
 
 impl<T: Target> Exports<T> {
@@ -163,7 +169,16 @@ impl<T: Target> Exports<T> {
         };
         let grants = Grants::open(folder, driver, &backend.instance)?;
         let boot = boot_id()?;
-        Ok(Arc::new(Self { target, store: backend, node, volumes, configured: store.clone(), grants, boot }))
+        Ok(Arc::new(Self {
+            target,
+            store: backend,
+            node,
+            volumes,
+            configured: store.clone(),
+            grants,
+            boot,
+            mended: Mutex::default(),
+        }))
     }
 
     /// The store's instance.
@@ -206,17 +221,27 @@ impl<T: Target> Exports<T> {
         record.is_some_and(|found| found.extra.grants.iter().any(|grant| grant.attachment.word == id.word))
     }
 
-    /// Makes whatever is not as the records say.
+    /// Makes whatever is not as the records say, each volume in a time of its own: one that is slow or broken keeps no other
+    /// away.
     fn mend(&self, cx: &Context) -> Result<()> {
+        let Ok(mut last) = self.mended.try_lock() else {
+            return Err(Error::precondition("the exports of the volumes are still being made anew").retry(true));
+        };
         let mut failed = self.withdraw_ungranted(cx);
-        for key in self.grants.keys() {
+        let mut keys = self.grants.keys();
+        let after = last.as_ref().map_or(0, |last| keys.partition_point(|key| key <= last));
+        keys.rotate_left(after);
+        for key in keys {
+            *last = Some(key.clone());
             // Whoever has it sees to it.
             let Some(_held) = self.grants.try_hold(&key) else { continue };
             let Some(record) = self.grants.get(&key) else { continue };
-            if self.all_stand(&record)? {
-                continue;
-            }
-            if let Err(error) = self.settle(cx, &key) {
+            let mended = match self.all_stand(&record) {
+                Ok(true) => Ok(()),
+                Ok(false) => self.settle(&Context::new(MEND, cx.commands.clone()), &key),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = mended {
                 failed = Err(error.during("export a volume that is attached").with("volume", &key));
             }
         }

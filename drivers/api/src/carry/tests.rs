@@ -124,6 +124,9 @@ struct Kernel {
     exports: Arc<Mutex<BTreeMap<ExportId, NodeId>>>,
     grown: Arc<Mutex<Vec<ExportId>>>,
     fails: Arc<AtomicBool>,
+    /// The volume of which it cannot tell whether it is exported.
+    silent: Arc<Mutex<Option<VolumeKey>>>,
+    is_restored: Arc<AtomicBool>,
 }
 
 impl Kernel {
@@ -160,7 +163,15 @@ impl Target for Kernel {
         Ok(())
     }
 
+    fn restored(&self, _: &Context) -> Result<()> {
+        self.is_restored.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn stands(&self, id: &ExportId) -> Result<bool> {
+        if self.silent.lock().unwrap().as_ref() == Some(&id.volume.key) {
+            return Err(Error::internal("the kernel says nothing"));
+        }
         Ok(self.exports.lock().unwrap().contains_key(id))
     }
 
@@ -411,6 +422,37 @@ fn what_could_not_be_exported_is_tried_again_and_told_until_then() {
     rig.kernel.fails.store(false, Ordering::Relaxed);
     rig.exports().probe(&cx()).unwrap();
     assert_eq!(rig.kernel.nodes(), ["one"]);
+}
+
+#[test]
+fn a_volume_that_is_slow_or_broken_keeps_no_other_away() {
+    let mut rig = Rig::new();
+    let (broken, whole) = (rig.volume("a"), rig.volume("b"));
+    rig.attach(&broken, &to("one")).unwrap();
+    rig.attach(&whole, &to("two")).unwrap();
+    rig.kernel.exports.lock().unwrap().clear();
+    rig.exports = None;
+    rig.exports = Some(rig.open().unwrap());
+    rig.kernel.is_restored.store(false, Ordering::Relaxed);
+    // All the time has gone to another one.
+    rig.exports().restore(&Context::new(Duration::ZERO, Arc::new(System))).unwrap();
+    assert!(rig.kernel.is_restored.load(Ordering::Relaxed) && rig.kernel.nodes().is_empty());
+    *rig.kernel.silent.lock().unwrap() = Some(broken.key.clone());
+    assert!(rig.exports().probe(&cx()).unwrap_err().report().contains("says nothing"));
+    assert_eq!(rig.kernel.nodes(), ["two"]);
+    *rig.kernel.silent.lock().unwrap() = None;
+    rig.exports().probe(&cx()).unwrap();
+    assert_eq!(rig.kernel.nodes().len(), 2);
+}
+
+#[test]
+fn a_call_waits_for_another_one_of_its_volume_no_longer_than_it_has() {
+    let rig = Rig::new();
+    let volume = rig.volume("v");
+    let _held = rig.exports().grants.hold(&cx(), &volume.key).unwrap();
+    let brief = Context::new(Duration::from_millis(20), Arc::new(System));
+    let refused = rig.exports().attach(&brief, &volume, &to("one")).unwrap_err();
+    assert!(refused.retry_can_help(), "{}", refused.report());
 }
 
 #[test]
