@@ -71,7 +71,7 @@ impl Initiator {
     /// FailedPrecondition where the target cannot be reached or does not let this node in, and where what is found is not
     /// the namespace that is wanted.
     pub(crate) fn bring(&self, wanted: &Wanted, options: &Options, until: Instant) -> Result<(File, PathBuf)> {
-        let _turn = Turn::take(&wanted.nqn, until)?;
+        let _turn = Turn::take(&self.sys, &wanted.nqn, until)?;
         if self.is_connected(wanted, until)? {
             return self.find(wanted, until);
         }
@@ -163,7 +163,7 @@ impl Initiator {
     /// # Errors
     /// FailedPrecondition where the namespace is in use.
     pub(crate) fn disconnect(&self, ended: &Connected, until: Instant) -> Result<()> {
-        let _turn = Turn::take(&ended.nqn, until)?;
+        let _turn = Turn::take(&self.sys, &ended.nqn, until)?;
         let is_other = |there: &Namespace| !there.is(ended.namespace);
         if Namespace::all_of(&self.sys, &ended.nqn)?.iter().any(is_other) {
             return Ok(());
@@ -243,14 +243,11 @@ impl Initiator {
 
 fn not_found(wanted: &Wanted, found: &[Namespace]) -> Error {
     let others: Vec<_> = found.iter().map(|one| format!("{} ({})", one.kernel, one.identity())).collect();
-    let (wish, there) = match wanted.namespace {
-        NamespaceId::Uuid(uuid) => (format!("UUID {uuid}"), others.join(", ")),
-        NamespaceId::Nguid(nguid) => (format!("NGUID {}", nguid.hex()), others.join(", ")),
-    };
+    let there = others.join(", ");
     let what = if there.is_empty() { "none has appeared".to_owned() } else { format!("there are {there}") };
     Error::precondition(format!(
-        "the target at {} has no namespace with {wish} for this node: {what}; nothing of another one is touched",
-        wanted.target
+        "the target at {} has no namespace with {} for this node: {what}; nothing of another one is touched",
+        wanted.target, wanted.namespace
     ))
     .with("nqn", &wanted.nqn)
     .retry(true)

@@ -1,6 +1,7 @@
 //! Which namespace a volume is, and where.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use dunnage_driver_api::{Error, ErrorKind, ExportId, Result, SourceRequest};
@@ -33,6 +34,15 @@ pub(crate) struct Wanted {
 pub(crate) enum NamespaceId {
     Uuid(Uuid),
     Nguid(Uuid),
+}
+
+impl fmt::Display for NamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => write!(f, "UUID {uuid}"),
+            Self::Nguid(nguid) => write!(f, "NGUID {}", nguid.hex()),
+        }
+    }
 }
 
 impl Wanted {

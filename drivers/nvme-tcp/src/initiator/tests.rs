@@ -154,7 +154,7 @@ fn a_connection_is_neither_looked_for_nor_ended_while_another_volume_has_its_tur
     let kernel = Kernel::new();
     let namespace = NamespaceId::Uuid(UUID.parse().unwrap());
     let ended = Connected { nqn: "nqn.x:turn".into(), namespace, host: HOST.into() };
-    let _turn = Turn::take("nqn.x:turn", Instant::now()).unwrap();
+    let _turn = Turn::take(&kernel.path("sys"), "nqn.x:turn", Instant::now()).unwrap();
     let refused = kernel.initiator().disconnect(&ended, Instant::now()).unwrap_err();
     assert!(refused.to_string().contains("another volume") && refused.retry_can_help(), "{refused}");
 }
