@@ -19,6 +19,8 @@ const SOON: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(60);
 /// How often a backend that is open is asked whether it still answers.
 const WATCH: Duration = Duration::from_secs(30);
+/// How long all that is attached may take to be within reach again, once a store is open.
+const RESTORE: Duration = Duration::from_secs(60);
 /// How long it may take for that.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -232,6 +234,9 @@ async fn open(slot: &Slot, opening: &Opening, keeping: &Keeping) -> Result<Backe
             .memory
             .remember(name, keeping.mode, open)
             .inspect_err(|_| keeping.instances.give_back(&backend.instance))?;
+        if let Some(attach) = &backend.attach {
+            attach.restore(&Context::new(RESTORE, opening.commands.clone()))?;
+        }
         check_ephemeral(ephemeral.as_ref(), name, &backend);
         if block_size.is_some() && backend.changed_blocks.is_none() {
             tracing::warn!(backend = %name, "changed_block_size is of no use: this store tells of no changed blocks");

@@ -76,6 +76,12 @@ impl Brought {
             .map_err(|error| Error::io(format!("cannot make {} read-only", self.path.display()), error))
     }
 
+    /// Makes it as it came.
+    pub(super) fn make_writable(&self) -> Result<()> {
+        sys::set_device_read_only(&self.device, false)
+            .map_err(|error| Error::io(format!("cannot make {} writable again", self.path.display()), error))
+    }
+
     /// Has the kernel forget what it has read of the device before, where another node may have written since.
     pub(super) fn forget_cached(&self) -> Result<()> {
         if self.holding == Holding::OfNode {

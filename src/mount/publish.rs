@@ -7,12 +7,13 @@ use dunnage_driver_api::{
     Context, Error, ErrorKind, ReleaseRecord, Result, Source, SourceRequest, Staging, StagingPath, VolumeId,
 };
 
+use super::holding::Holding;
 use super::options::{Attributes, Options};
 use super::place::{self, Kind, Place, Seen};
 use super::record::{Asked, Published, Record, Stage};
 use super::request::{NodeHalf, PublishVolume};
 use super::root::Root;
-use super::stage::{Contexts, IfBlank, options_of};
+use super::stage::{Contexts, IfBlank, by_an_attachment_that_ended, options_of};
 use super::uses::published;
 use super::{Engine, bind, directory, served, sys};
 
@@ -40,6 +41,10 @@ impl Engine {
         let asked = Asked::new(&request.capability, &options, request.readonly);
         let mut record = self.records.load(&request.volume)?;
         self.take_lost_targets(&mut record)?;
+        let holding = Holding::new(half.reach, &request.publish_context);
+        if let Some(stage) = record.stage.as_ref().filter(|stage| !stage.is_by(&holding)) {
+            return Err(by_an_attachment_that_ended(stage, &request.volume));
+        }
         if let Some(published) = record.published.get(&request.target_path)
             && let Some(place) = Place::find(request.target_path.as_path())?
             && place.look_alive(&self.questions)? == Seen::Mount(published.root)

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::device::DeviceNumber;
+use super::holding::Holding;
 use super::options::Options;
 use super::root::Root;
 
@@ -46,11 +47,21 @@ pub(super) struct Stage {
     /// Whether the folder at the path was made here, and is to be removed again: an orchestrator removes its own.
     pub(super) made: bool,
     pub(super) asked: Asked,
+    /// The word of the attachment by which it was brought: by another one it is another device, whatever its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) attachment: Option<String>,
     /// What undoes the driver's part.
     pub(super) release: ReleaseRecord,
     /// The device, once it is known: before anything of it is mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) device: Option<Device>,
+}
+
+impl Stage {
+    /// Whether it was brought by this right.
+    pub(super) fn is_by(&self, holding: &Holding) -> bool {
+        self.attachment.as_deref() == holding.attachment()
+    }
 }
 
 /// The device of a staged volume.

@@ -31,11 +31,13 @@ pub(super) struct Contexts<'a> {
     pub(super) publish: &'a BTreeMap<String, String>,
 }
 
-/// Whether a blank device may be formatted: at a stage it is new, later it has lost its data.
+/// Whether a blank device may be formatted: at a stage it is new, later it has lost its data, and nobody may write to what is
+/// attached read-only.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfBlank {
     Format,
     Refuse,
+    ReadOnly,
 }
 
 impl Engine {
@@ -51,6 +53,15 @@ impl Engine {
         let asked = Asked::new(&request.capability, &options, false);
         let mut record = self.records.load(&request.volume)?;
         self.take_lost_targets(&mut record)?;
+        let holding = Holding::new(half.reach, &request.publish_context);
+        if let Some(stage) = record.stage.clone().filter(|stage| !stage.is_by(&holding)) {
+            // Another node may have written since: what is known here of the device is of then.
+            if !published(&record)?.is_empty() {
+                return Err(by_an_attachment_that_ended(&stage, &request.volume));
+            }
+            self.end_stage(cx, release, record, &stage)?;
+            record = self.records.load(&request.volume)?;
+        }
         if let Some(stage) = &record.stage {
             let same = stage.path == request.staging_path && stage.asked == asked;
             match (self.is_staged(stage)?, same) {
@@ -71,6 +82,7 @@ impl Engine {
             path: request.staging_path.clone(),
             made: made || before.as_ref().is_some_and(|before| before.made),
             asked: asked.clone(),
+            attachment: holding.attachment().map(str::to_owned),
             release: release.clone(),
             device: before.and_then(|before| before.device),
         };
@@ -165,7 +177,8 @@ impl Engine {
         let volume = record.volume.to_string();
         let Some(stage) = &mut record.stage else { return Err(Error::internal("the stage was not begun")) };
         let number = DeviceNumber::of(&source)?;
-        let before = stage.device.as_ref();
+        // What was said of another device is not said of this one.
+        let before = stage.device.as_ref().filter(|device| device.number == number);
         let is_read_only = number.is_read_only()?;
         let make_read_only = source.holding.is_read_only() && !is_read_only;
         let made_read_only = make_read_only || before.is_some_and(|device| device.made_read_only);
@@ -187,11 +200,20 @@ impl Engine {
             stage.device = Some(device);
             return self.records.store(record);
         };
-        let found = self.filesystem_on(cx, &record.volume, &source, number, stage.asked.fs_type, if_blank)?;
         if make_read_only {
-            // A mount that is read-only writes all the same: a log is replayed.
+            // Before anything is looked for, and a program started. A mount that is read-only writes all the same: a log is
+            // replayed.
             source.make_read_only()?;
         }
+        let may_not = source.holding.is_read_only() && if_blank == IfBlank::Format;
+        let if_blank = if may_not { IfBlank::ReadOnly } else { if_blank };
+        let found = self.filesystem_on(cx, &record.volume, &source, number, stage.asked.fs_type, if_blank);
+        let found = found.inspect_err(|_| {
+            if make_read_only {
+                // It is given back without a word of this in the record. The first error says more.
+                let _ = source.make_writable();
+            }
+        })?;
         let read_only = stage.asked.is_read_only() || options.attributes.is_read_only() || read_only;
         if !read_only && !in_use {
             check::mend(cx, &source.path, &found)?;
@@ -257,6 +279,12 @@ impl Engine {
             Probe::Blank if if_blank == IfBlank::Refuse => {
                 return holds("nothing, where a file system was".into(), "its data is lost, or this is another device");
             }
+            Probe::Blank if if_blank == IfBlank::ReadOnly => {
+                return holds(
+                    "nothing".into(),
+                    "it is attached read-only and not formatted: attach it to be written first",
+                );
+            }
             Probe::Blank => false,
             Probe::Unknown(offset) => {
                 let what = format!("data of no known form (the first at byte {offset})");
@@ -304,6 +332,14 @@ pub(super) fn options_of(capability: &VolumeCapability) -> Result<Options> {
         )),
         Access::Mount(mount) => Options::parse(&mount.mount_flags),
     }
+}
+
+pub(super) fn by_an_attachment_that_ended(stage: &Stage, volume: &VolumeId) -> Error {
+    Error::precondition(format!(
+        "volume {volume} is staged at {} by an attachment that has ended, and another node may have written to it since: \
+         unpublish it on this node and unstage it first",
+        stage.path
+    ))
 }
 
 fn staged_otherwise(stage: &Stage, request: &StageVolume) -> Error {

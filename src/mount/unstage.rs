@@ -58,7 +58,14 @@ impl Engine {
         Intent::settled(&self.folder, volume, cx.deadline)?.remove()
     }
 
-    fn end_stage(&self, cx: &Context, release: Release<'_>, mut record: Record, stage: &Stage) -> Result<()> {
+    /// Unmounts a stage and gives its device back.
+    pub(super) fn end_stage(
+        &self,
+        cx: &Context,
+        release: Release<'_>,
+        mut record: Record,
+        stage: &Stage,
+    ) -> Result<()> {
         self.refuse_published(&record)?;
         // A host that was killed may have left a program that formats the device.
         Intent::settled(&self.folder, &record.volume, cx.deadline)?;

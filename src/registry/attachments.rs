@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dunnage_driver_api::{Attachment, Context, Error, ErrorKind, NodeId, Result, Volume, VolumeCapability, VolumeId};
+use dunnage_driver_api::{
+    AccessMode, Attachment, Context, Error, ErrorKind, NodeId, Result, Volume, VolumeCapability, VolumeId,
+};
 
 use super::backend::ServedBackend;
 
@@ -43,7 +45,7 @@ impl ServedBackend {
                     return Err(attached_otherwise(&known));
                 }
                 wanted = known;
-            } else if known.mode.is_single_node() || wanted.mode.is_single_node() {
+            } else if !go_together(&known, &wanted) {
                 return Err(Error::precondition(format!(
                     "the volume is attached to node {} (mode {}), and mode {} is asked for: detach it there first",
                     known.node, known.mode, wanted.mode
@@ -103,6 +105,14 @@ impl ServedBackend {
             self.name
         ))
     }
+}
+
+/// Whether two nodes may have a volume at once in these ways.
+fn go_together(known: &Attachment, wanted: &Attachment) -> bool {
+    let both = [known, wanted];
+    let has_one_node = both.iter().any(|one| one.mode.is_single_node());
+    let has_one_writer = both.iter().any(|one| one.mode == AccessMode::MultiNodeSingleWriter);
+    !has_one_node && !(has_one_writer && both.iter().all(|one| !one.is_read_only()))
 }
 
 fn attached_otherwise(known: &Attachment) -> Error {

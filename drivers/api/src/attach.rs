@@ -15,6 +15,17 @@ use crate::volume::Volume;
 /// The rules are the host's: it asks what is there, refuses what does not go together, makes the [`Attachment`], and
 /// passes it on. A driver keeps it and sees to it that it is so. Calls for one volume never run at once.
 pub trait Attach: Send + Sync {
+    /// Makes what serves the volumes as what is kept of their attachments says. Called once, before any other call, when the
+    /// host has proven that the store is this backend's and no copy of another one's: to open a backend must change nothing
+    /// that others may use.
+    ///
+    /// # Errors
+    /// Where a node may reach what it was not, or is no longer, let use: the backend is not served then. That one volume
+    /// cannot be reached is no error.
+    fn restore(&self, _cx: &Context) -> Result<()> {
+        Ok(())
+    }
+
     /// The attachments of the volume, in any order; none of one that does not exist. Asked for each volume of a list.
     ///
     /// # Errors

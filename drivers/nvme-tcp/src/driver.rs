@@ -12,7 +12,7 @@ use dunnage_driver_api::{
 use crate::check;
 use crate::config::NvmeTcp;
 use crate::node::{self, NvmeNode};
-use crate::nvmet::{CONFIGFS, Nvmet};
+use crate::nvmet::{CONFIGFS, MODULES, Nvmet};
 
 impl Carry for NvmeTcp {
     const NAME: &'static str = "nvme-tcp";
@@ -37,7 +37,7 @@ impl Carry for NvmeTcp {
     fn open(&self, store: Option<&Arc<dyn Configured>>, opening: &Opening) -> Result<Backend> {
         let node = Arc::new(NvmeNode::new(self, &NodeId::of(&opening.node)));
         if let Some(store) = store.filter(|_| opening.store_here) {
-            let target = Nvmet::new(CONFIGFS.as_ref(), SocketAddr::new(self.address, self.port));
+            let target = Nvmet::new(CONFIGFS.as_ref(), MODULES.as_ref(), SocketAddr::new(self.address, self.port));
             let exports = Exports::open(store, opening, self.grants()?, Self::NAME, target)?;
             check_instance(self.instance().as_ref(), exports.instance())?;
             return Ok(exports.backend(node));

@@ -3,6 +3,7 @@
 
 mod connect;
 mod sysfs;
+mod turn;
 
 use std::fs::File;
 use std::io;
@@ -13,10 +14,12 @@ use std::time::{Duration, Instant};
 use dunnage_driver_api::{Error, Result};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use connect::Options;
 use connect::{connect, knock};
 use sysfs::{Controller, Namespace};
+use turn::Turn;
 
 use crate::wanted::{NamespaceId, Wanted};
 
@@ -26,6 +29,17 @@ const AGAIN: Duration = Duration::from_millis(20);
 const RESCAN: Duration = Duration::from_secs(1);
 /// How long a new size is waited for: the target has told of it, or is asked anew.
 const GROWN: Duration = Duration::from_secs(3);
+
+/// What undoes a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Connected {
+    /// The subsystem.
+    pub(crate) nqn: String,
+    /// The namespace in it that the volume is.
+    pub(crate) namespace: NamespaceId,
+    /// By what name this node connects: a connection by another one is somebody else's.
+    pub(crate) host: String,
+}
 
 /// The kernel's initiator.
 #[derive(Debug, Clone)]
@@ -57,14 +71,17 @@ impl Initiator {
     /// FailedPrecondition where the target cannot be reached or does not let this node in, and where what is found is not
     /// the namespace that is wanted.
     pub(crate) fn bring(&self, wanted: &Wanted, options: &Options, until: Instant) -> Result<(File, PathBuf)> {
+        let _turn = Turn::take(&self.sys, &wanted.nqn, until)?;
         if self.is_connected(wanted, until)? {
             return self.find(wanted, until);
         }
         knock(wanted.target, until)?;
-        connect(&self.dev.join("nvme-fabrics"), wanted, options)?;
+        let is_ours = connect(&self.dev.join("nvme-fabrics"), wanted, options)?;
         self.find(wanted, until).inspect_err(|_| {
-            // Nobody else uses what was connected just now. The first error says more than that it stays.
-            let _ = self.disconnect(&wanted.nqn, until);
+            if is_ours {
+                // Nobody else uses what was connected just now. The first error says more than that it stays.
+                let _ = self.end(&wanted.nqn, options.host(), until);
+            }
         })
     }
 
@@ -137,18 +154,37 @@ impl Initiator {
         Ok(is_it.then_some((device, path)))
     }
 
-    /// Disconnects from a subsystem whose namespaces nobody on this node uses any more. Succeeds where there is no connection.
+    /// Disconnects from the subsystem of a namespace that nobody on this node uses any more. Succeeds where there is no
+    /// connection.
     ///
-    /// One that has several namespaces here stays connected: the others are other volumes'.
+    /// It stays where any other namespace is there, which is another volume's or another user's, and where somebody else has
+    /// made it.
     ///
     /// # Errors
-    /// FailedPrecondition where its namespace is in use.
-    pub(crate) fn disconnect(&self, nqn: &str, until: Instant) -> Result<()> {
-        let namespaces = Namespace::all_of(&self.sys, nqn)?;
-        if let [_, _, ..] = namespaces.as_slice() {
+    /// FailedPrecondition where the namespace is in use.
+    pub(crate) fn disconnect(&self, ended: &Connected, until: Instant) -> Result<()> {
+        let _turn = Turn::take(&self.sys, &ended.nqn, until)?;
+        let is_other = |there: &Namespace| !there.is(ended.namespace);
+        if Namespace::all_of(&self.sys, &ended.nqn)?.iter().any(is_other) {
             return Ok(());
         }
-        for namespace in &namespaces {
+        self.end(&ended.nqn, &ended.host, until)
+    }
+
+    /// The connections to a subsystem that were made by this name.
+    fn own(&self, nqn: &str, host: &str) -> Result<Vec<Controller>> {
+        let mut controllers = Controller::all_of(&self.sys, nqn)?;
+        controllers.retain(|controller| controller.host.as_deref() == Some(host));
+        Ok(controllers)
+    }
+
+    /// Ends the connections to a subsystem that were made by this name, whose namespaces nobody may have in use.
+    fn end(&self, nqn: &str, host: &str, until: Instant) -> Result<()> {
+        let own = self.own(nqn, host)?;
+        if own.is_empty() {
+            return Ok(());
+        }
+        for namespace in &Namespace::all_of(&self.sys, nqn)? {
             let path = self.dev.join(&namespace.kernel);
             let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or_default();
             let opened = File::options().read(true).custom_flags(exclusive).open(&path);
@@ -160,10 +196,10 @@ impl Initiator {
                 .retry(true));
             }
         }
-        for controller in Controller::all_of(&self.sys, nqn)? {
+        for controller in own {
             controller.delete(&self.sys)?;
         }
-        while !Controller::all_of(&self.sys, nqn)?.is_empty() {
+        while !self.own(nqn, host)?.is_empty() {
             if Instant::now() >= until {
                 return Err(Error::precondition("the kernel has not ended the connection yet")
                     .with("nqn", nqn)
@@ -177,7 +213,7 @@ impl Initiator {
     /// Has the kernel ask how large the namespaces of a subsystem are now, and waits for what it says.
     ///
     /// # Errors
-    /// FailedPrecondition where there is none.
+    /// FailedPrecondition where there is none, and where the target cannot be reached now.
     pub(crate) fn refresh(&self, nqn: &str, until: Instant) -> Result<()> {
         let sizes = || -> Result<Vec<String>> {
             Ok(Namespace::all_of(&self.sys, nqn)?.into_iter().map(|namespace| namespace.sectors).collect())
@@ -185,6 +221,15 @@ impl Initiator {
         let before = sizes()?;
         if before.is_empty() {
             return Err(Error::precondition("the volume's device is gone: unstage the volume and stage it again"));
+        }
+        let controllers = Controller::all_of(&self.sys, nqn)?;
+        if !controllers.iter().any(|controller| controller.state == "live") {
+            return Err(Error::precondition(
+                "the target of the volume cannot be reached, so that it does not tell how large the volume is: see to the \
+                 network and to that node",
+            )
+            .with("nqn", nqn)
+            .retry(true));
         }
         self.rescan(nqn)?;
         let until = until.min(Instant::now() + GROWN);
@@ -198,14 +243,11 @@ impl Initiator {
 
 fn not_found(wanted: &Wanted, found: &[Namespace]) -> Error {
     let others: Vec<_> = found.iter().map(|one| format!("{} ({})", one.kernel, one.identity())).collect();
-    let (wish, there) = match wanted.namespace {
-        NamespaceId::Uuid(uuid) => (format!("UUID {uuid}"), others.join(", ")),
-        NamespaceId::Nguid(nguid) => (format!("NGUID {}", nguid.hex()), others.join(", ")),
-    };
+    let there = others.join(", ");
     let what = if there.is_empty() { "none has appeared".to_owned() } else { format!("there are {there}") };
     Error::precondition(format!(
-        "the target at {} has no namespace with {wish} for this node: {what}; nothing of another one is touched",
-        wanted.target
+        "the target at {} has no namespace with {} for this node: {what}; nothing of another one is touched",
+        wanted.target, wanted.namespace
     ))
     .with("nqn", &wanted.nqn)
     .retry(true)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use dunnage_driver_api::{Error, ExportId, NodeId, Result};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What every NQN of ours begins with.
@@ -50,7 +51,8 @@ pub(crate) fn serial(id: &ExportId) -> String {
 }
 
 /// 128 bits that tell a namespace, or a host, from all others: a UUID, or an NGUID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct Uuid([u8; 16]);
 
 impl Uuid {
@@ -73,6 +75,20 @@ impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = self.hex();
         write!(f, "{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+}
+
+impl TryFrom<String> for Uuid {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Uuid> for String {
+    fn from(uuid: Uuid) -> Self {
+        uuid.to_string()
     }
 }
 

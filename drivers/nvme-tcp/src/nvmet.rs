@@ -23,21 +23,27 @@ use port::Port;
 
 /// Where the kernel shows its target.
 pub(crate) const CONFIGFS: &str = "/sys/kernel/config/nvmet";
+/// Where the kernel shows its modules.
+pub(crate) const MODULES: &str = "/sys/module";
+/// Those of the target: one that is built in is shown only if it has parameters, as the second has.
+const OF_TARGET: [&str; 2] = ["nvmet", "nvmet_tcp"];
 const NAMESPACE: &str = "namespaces/1";
 
 /// The kernel's target.
 pub(crate) struct Nvmet {
     root: PathBuf,
+    modules: PathBuf,
     port: Port,
     /// What is to be linked to the port at once; nothing any more once that was done.
     kept_back: Mutex<Option<Vec<String>>>,
 }
 
 impl Nvmet {
-    /// The target below `root`, which is to listen at `address`.
-    pub(crate) fn new(root: &Path, address: SocketAddr) -> Self {
+    /// The target below `root`, which is to listen at `address`, of a kernel that has these `modules`.
+    pub(crate) fn new(root: &Path, modules: &Path, address: SocketAddr) -> Self {
         let port = Port::new(root, address);
-        Self { root: root.to_owned(), port, kept_back: Mutex::new(Some(Vec::new())) }
+        let kept_back = Mutex::new(Some(Vec::new()));
+        Self { root: root.to_owned(), modules: modules.to_owned(), port, kept_back }
     }
 
     fn subsystem(&self, nqn: &str) -> PathBuf {
@@ -48,8 +54,22 @@ impl Nvmet {
         self.root.join("hosts").join(nqn)
     }
 
+    /// Whether the kernel has a target, so that something may be exported. One whose folder is out of sight exports what it
+    /// did before.
+    ///
+    /// # Errors
+    /// FailedPrecondition where the folder is out of sight.
+    fn serves(&self) -> Result<bool> {
+        for module in OF_TARGET {
+            if is_there(&self.modules.join(module))? {
+                return self.present().map(|()| true);
+            }
+        }
+        is_there(&self.root)
+    }
+
     fn present(&self) -> Result<()> {
-        if self.root.is_dir() {
+        if is_there(&self.root)? {
             return Ok(());
         }
         Err(Error::precondition(format!(
@@ -66,16 +86,19 @@ impl Nvmet {
         let uuid = names::namespace(id);
         let device = device.to_str().ok_or_else(|| Error::internal("the path of the device is not UTF-8"))?;
         let wanted = [("device_uuid", uuid.to_string()), ("device_path", device.to_owned())];
-        let mut is_right = true;
-        for (name, value) in &wanted {
-            is_right &= read(&namespace.join(name))?.is_some_and(|found| found == *value);
-        }
         let enable = namespace.join("enable");
         if read(&enable)?.as_deref() == Some("1") {
-            if is_right {
-                return Ok(());
+            for (name, value) in &wanted {
+                let found = read(&namespace.join(name))?.unwrap_or_default();
+                if found != *value {
+                    // A node uses it: what it wrote to the one device must not go on to the other.
+                    return Err(Error::precondition(format!(
+                        "what is asked for is exported already, from {found} where {value} is wanted ({name}): unpublish the \
+                         volume and publish it again"
+                    )));
+                }
             }
-            write(&enable, "0")?;
+            return Ok(());
         }
         for (name, value) in &wanted {
             write(&namespace.join(name), value)?;
@@ -84,12 +107,19 @@ impl Nvmet {
         write(&enable, "1")
     }
 
-    /// That this host may connect, and no other.
-    fn settle_host(&self, subsystem: &Path, host: &str) -> Result<()> {
-        settle(&subsystem.join("attr_allow_any_host"), "0")?;
+    /// That this host may connect, and no other; one that already has is let go.
+    fn settle_host(&self, subsystem: &Path, nqn: &str, host: &str) -> Result<()> {
         let allowed = subsystem.join("allowed_hosts");
         folder(&allowed)?;
-        for other in list(&allowed)?.iter().filter(|other| *other != host) {
+        let mut others = list(&allowed)?;
+        others.retain(|other| other != host);
+        let any = subsystem.join("attr_allow_any_host");
+        if !others.is_empty() || read(&any)?.as_deref() == Some("1") {
+            // The kernel asks whether a host may connect, and never whether it may still be.
+            Port::unlink_everywhere(&self.root, nqn)?;
+        }
+        settle(&any, "0")?;
+        for other in others {
             unlink(&allowed.join(other))?;
         }
         if allowed.join(host).is_symlink() {
@@ -123,7 +153,7 @@ impl Target for Nvmet {
         folder(&subsystem)?;
         settle(&subsystem.join("attr_serial"), &names::serial(&export.id))?;
         settle(&subsystem.join("attr_model"), "Dunnage")?;
-        self.settle_host(&subsystem, &host)?;
+        self.settle_host(&subsystem, &nqn, &host)?;
         self.settle_namespace(&subsystem, &export.id, export.path)?;
         if let Some(kept_back) = self.kept_back.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             kept_back.push(nqn);
@@ -135,7 +165,7 @@ impl Target for Nvmet {
     fn withdraw(&self, _: &Context, id: &ExportId) -> Result<()> {
         let nqn = names::subsystem(id);
         let subsystem = self.subsystem(&nqn);
-        if !subsystem.is_dir() {
+        if !self.serves()? || !is_there(&subsystem)? {
             return Ok(());
         }
         // The kernel ends all connections with this, and with the next step waits for what is still being written.
@@ -172,18 +202,35 @@ impl Target for Nvmet {
     }
 
     fn exported(&self, instance: &InstanceId) -> Result<Vec<ExportId>> {
+        if !self.serves()? {
+            return Ok(Vec::new());
+        }
         let subsystems = list(&self.root.join("subsystems"))?;
         let own = |nqn: &String| names::export(nqn).filter(|id| id.volume.instance == *instance);
         Ok(subsystems.iter().filter_map(own).collect())
     }
 
     fn stands(&self, id: &ExportId) -> Result<bool> {
-        self.port.has(&names::subsystem(id))
+        let nqn = names::subsystem(id);
+        let subsystem = self.subsystem(&nqn);
+        let says = |name: &str, value: &str| Ok(read(&subsystem.join(name))?.as_deref() == Some(value));
+        let is_enabled = says(&format!("{NAMESPACE}/enable"), "1")?;
+        let is_of_one = says("attr_allow_any_host", "0")? && list(&subsystem.join("allowed_hosts"))?.len() == 1;
+        Ok(is_enabled && is_of_one && self.port.has(&nqn)?)
     }
 
     fn context(&self, _: &ExportId, (): &()) -> BTreeMap<String, String> {
         let address = self.port.address();
         BTreeMap::from([(ADDRESS.to_owned(), address.ip().to_string()), (PORT.to_owned(), address.port().to_string())])
+    }
+}
+
+/// Whether there is something; nothing else than that it is missing means that it is not.
+fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Kind::NotFound => Ok(false),
+        Err(error) => Err(cannot("look at", path)(error)),
     }
 }
 
@@ -197,3 +244,6 @@ fn remove(path: &Path) -> Result<()> {
 fn cannot<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
     move |error| Error::io(format!("cannot {what} {}", path.display()), error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! Which namespace a volume is, and where.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use dunnage_driver_api::{Error, ErrorKind, ExportId, Result, SourceRequest};
+use serde::{Deserialize, Serialize};
 
 use crate::config::NvmeTcp;
 use crate::names::{self, Uuid};
@@ -27,10 +29,20 @@ pub(crate) struct Wanted {
 }
 
 /// What tells a namespace from all others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum NamespaceId {
     Uuid(Uuid),
     Nguid(Uuid),
+}
+
+impl fmt::Display for NamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => write!(f, "UUID {uuid}"),
+            Self::Nguid(nguid) => write!(f, "NGUID {}", nguid.hex()),
+        }
+    }
 }
 
 impl Wanted {

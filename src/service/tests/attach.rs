@@ -136,6 +136,21 @@ async fn several_nodes_have_a_raw_volume_together_where_all_say_so() {
 }
 
 #[tokio::test]
+async fn a_volume_that_has_one_writer_is_written_by_one_node_and_read_by_others() {
+    const SINGLE_WRITER: Mode = Mode::MultiNodeSingleWriter;
+    let rig = Rig::new(&[]).await;
+    let (one, two) = (node("one"), node("two"));
+    let reader = |mode| csi::ControllerPublishVolumeRequest { readonly: true, ..rig.request(&two, mode) };
+    for (first, second) in [(SINGLE_WRITER, SINGLE_WRITER), (SINGLE_WRITER, MANY), (MANY, SINGLE_WRITER)] {
+        rig.publish(rig.request(&one, first)).await.unwrap();
+        rig.refused(rig.request(&two, second), Code::FailedPrecondition, &format!("attached to node {one}")).await;
+        rig.publish(reader(second)).await.unwrap();
+        assert_eq!(rig.nodes().await.len(), 2);
+        rig.unpublish(&rig.volume, "").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_is_asked_otherwise_or_wrongly_is_refused() {
     let rig = Rig::new(&[]).await;
     let one = node("one");

@@ -5,14 +5,15 @@
 //! is attached to the same node again.
 //!
 //! A grant is durable before its export is made, and gone from the exports before it is gone from the records: what is
-//! exported was always granted. At opening, exports without a grant are withdrawn first; then those that are granted are
-//! made, before any call is answered. One that fails is tried again whenever the store is asked for its health.
+//! exported was always granted. Once the host has proven whose store it is, exports without a grant are withdrawn; then
+//! those that are granted are made, before any call is answered. One that fails is tried again whenever the store is asked
+//! for its health.
 
 mod abilities;
 mod id;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -23,7 +24,6 @@ pub use id::ExportId;
 use super::grants::{self, Carved, Grant, Granted, Grants};
 use crate::attach::Attachment;
 use crate::boot::boot_id;
-use crate::command::Commands;
 use crate::context::Context;
 use crate::controller::Volumes;
 use crate::driver::{Backend, Configured, Init, Opening, Reach};
@@ -34,8 +34,8 @@ use crate::node::{DeviceSource, Node, ReleaseRecord, Source, SourceRequest, Stag
 use crate::root::{Record, Root};
 use crate::volume::Volume;
 
-/// How long the export of one volume may take when all are made anew.
-const RESTORE: Duration = Duration::from_secs(60);
+/// How long the exports of one volume may take when they are made anew.
+const MEND: Duration = Duration::from_secs(20);
 
 /// The target half of a protocol: makes a block device of this node reachable for one other node. Calls for one volume
 /// never run at once.
@@ -75,9 +75,9 @@ pub trait Target: Send + Sync + 'static {
     /// Where it cannot be told.
     fn stands(&self, id: &ExportId) -> Result<bool>;
 
-    /// Called once, at opening, when the exports of all that is granted have been made as far as they can be. Until then a
-    /// target should keep them out of reach, so that they appear at once: a node that finds some of its exports missing
-    /// may give up what it still has of them.
+    /// Called once, by [`Attach::restore`](crate::Attach::restore), when the exports of all that is granted have been made as
+    /// far as they can be. Until then a target should keep them out of reach, so that they appear at once: a node that finds
+    /// some of its exports missing may give up what it still has of them.
     ///
     /// # Errors
     /// Where they cannot be brought within reach.
@@ -116,8 +116,10 @@ pub struct Exports<T: Target> {
     node: Arc<dyn Node>,
     volumes: Arc<dyn Volumes>,
     configured: Arc<dyn Configured>,
-    grants: Grants<T::Grant>,
+    pub(super) grants: Grants<T::Grant>,
     boot: String,
+    /// The volume that was mended last, while nobody mends.
+    mended: Mutex<Option<VolumeKey>>,
 }
 
 impl<T: Target> Exports<T> {
@@ -147,11 +149,11 @@ impl<T: Target> Exports<T> {
         findings
     }
 
-    /// Opens the store and its grants, ends exports that nobody was granted, and makes those that were.
+    /// Opens the store and its grants. What is exported stays as it is until [`Attach::restore`](crate::Attach::restore): the
+    /// store may be a copy of one whose exports are in use.
     ///
     /// # Errors
-    /// Those of the store; FailedPrecondition where its volumes are no devices, or `folder` is not that of its grants. That
-    /// one volume cannot be exported is no error: see [`Volumes::probe`].
+    /// Those of the store; FailedPrecondition where its volumes are no devices, or `folder` is not that of its grants.
     pub fn open(
         store: &Arc<dyn Configured>,
         opening: &Opening,
@@ -167,9 +169,16 @@ impl<T: Target> Exports<T> {
         };
         let grants = Grants::open(folder, driver, &backend.instance)?;
         let boot = boot_id()?;
-        let exports = Self { target, store: backend, node, volumes, configured: store.clone(), grants, boot };
-        exports.restore(&opening.commands)?;
-        Ok(Arc::new(exports))
+        Ok(Arc::new(Self {
+            target,
+            store: backend,
+            node,
+            volumes,
+            configured: store.clone(),
+            grants,
+            boot,
+            mended: Mutex::default(),
+        }))
     }
 
     /// The store's instance.
@@ -190,20 +199,21 @@ impl<T: Target> Exports<T> {
         backend.with_node(node, Staging::Needed)
     }
 
-    fn restore(&self, commands: &Arc<dyn Commands>) -> Result<()> {
-        let cx = || Context::new(RESTORE, commands.clone());
+    /// Ends what is exported and nobody was granted.
+    fn withdraw_ungranted(&self, cx: &Context) -> Result<()> {
+        let mut failed = Ok(());
         for id in self.target.exported(self.instance())? {
-            if !self.is_granted(&id) {
-                tracing::warn!(export = %id, "an export that nobody was granted is withdrawn");
-                self.target.withdraw(&cx(), &id)?;
+            // Whoever has it sees to it.
+            let Some(_held) = self.grants.try_hold(&id.volume.key) else { continue };
+            if self.is_granted(&id) {
+                continue;
+            }
+            tracing::warn!(export = %id, "an export that nobody was granted is withdrawn");
+            if let Err(error) = self.target.withdraw(cx, &id) {
+                failed = Err(error.during("end an export that nobody was granted").with("export", &id));
             }
         }
-        for key in self.grants.keys() {
-            if let Err(error) = self.settle(&cx(), &key) {
-                tracing::error!(volume = %key, error = error.report(), "a volume is not exported; it is tried again");
-            }
-        }
-        self.target.restored(&cx())
+        failed
     }
 
     fn is_granted(&self, id: &ExportId) -> bool {
@@ -211,17 +221,27 @@ impl<T: Target> Exports<T> {
         record.is_some_and(|found| found.extra.grants.iter().any(|grant| grant.attachment.word == id.word))
     }
 
-    /// Makes whatever is not as the records say.
+    /// Makes whatever is not as the records say, each volume in a time of its own: one that is slow or broken keeps no other
+    /// away.
     fn mend(&self, cx: &Context) -> Result<()> {
-        let mut failed = Ok(());
-        for key in self.grants.keys() {
+        let Ok(mut last) = self.mended.try_lock() else {
+            return Err(Error::precondition("the exports of the volumes are still being made anew").retry(true));
+        };
+        let mut failed = self.withdraw_ungranted(cx);
+        let mut keys = self.grants.keys();
+        let after = last.as_ref().map_or(0, |last| keys.partition_point(|key| key <= last));
+        keys.rotate_left(after);
+        for key in keys {
+            *last = Some(key.clone());
             // Whoever has it sees to it.
             let Some(_held) = self.grants.try_hold(&key) else { continue };
             let Some(record) = self.grants.get(&key) else { continue };
-            if self.all_stand(&record)? {
-                continue;
-            }
-            if let Err(error) = self.settle(cx, &key) {
+            let mended = match self.all_stand(&record) {
+                Ok(true) => Ok(()),
+                Ok(false) => self.settle(&Context::new(MEND, cx.commands.clone()), &key),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = mended {
                 failed = Err(error.during("export a volume that is attached").with("volume", &key));
             }
         }

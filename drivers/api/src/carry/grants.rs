@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::attach::Attachment;
+use crate::context::Context;
 use crate::driver::Init;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{InstanceId, VolumeKey};
 use crate::node::ReleaseRecord;
 use crate::root::{Record, Records, Root};
@@ -100,13 +102,19 @@ impl<G: Serialize + DeserializeOwned + Clone + PartialEq> Grants<G> {
         Ok(())
     }
 
-    /// Has the volume alone, once nobody else has it.
-    pub(super) fn hold(&self, key: &VolumeKey) -> Hold<'_> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while busy.contains(key) {
-            busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
+    /// Has the volume alone, once nobody else has it; not where somebody still has at the deadline.
+    pub(super) fn hold(&self, cx: &Context, key: &VolumeKey) -> Result<Hold<'_>> {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let within = cx.deadline.saturating_duration_since(Instant::now());
+        let is_busy = |busy: &mut Vec<VolumeKey>| busy.contains(key);
+        let (busy, waited) =
+            self.freed.wait_timeout_while(busy, within, is_busy).unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(
+                Error::precondition("the exports of the volume are still being made or ended: try again").retry(true)
+            );
         }
-        self.begin(busy, key)
+        Ok(self.begin(busy, key))
     }
 
     /// Has the volume alone, or says that somebody else has it.

@@ -124,6 +124,9 @@ struct Kernel {
     exports: Arc<Mutex<BTreeMap<ExportId, NodeId>>>,
     grown: Arc<Mutex<Vec<ExportId>>>,
     fails: Arc<AtomicBool>,
+    /// The volume of which it cannot tell whether it is exported.
+    silent: Arc<Mutex<Option<VolumeKey>>>,
+    is_restored: Arc<AtomicBool>,
 }
 
 impl Kernel {
@@ -160,7 +163,15 @@ impl Target for Kernel {
         Ok(())
     }
 
+    fn restored(&self, _: &Context) -> Result<()> {
+        self.is_restored.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn stands(&self, id: &ExportId) -> Result<bool> {
+        if self.silent.lock().unwrap().as_ref() == Some(&id.volume.key) {
+            return Err(Error::internal("the kernel says nothing"));
+        }
         Ok(self.exports.lock().unwrap().contains_key(id))
     }
 
@@ -210,6 +221,7 @@ impl Rig {
     fn restart(&mut self) {
         self.exports = None;
         self.exports = Some(self.open().unwrap());
+        self.exports().restore(&cx()).unwrap();
     }
 
     fn exports(&self) -> &Arc<Exports<Kernel>> {
@@ -367,6 +379,38 @@ fn what_a_store_has_to_undo_ends_with_the_boot() {
 }
 
 #[test]
+fn nothing_that_is_exported_changes_until_the_host_knows_whose_store_it_is() {
+    let mut rig = Rig::new();
+    let volume = rig.volume("v");
+    rig.attach(&volume, &to("one")).unwrap();
+    // A copy of the store, with grants of its own.
+    std::fs::create_dir(rig.folder.path().join("fresh")).unwrap();
+    let copy = rig.folder.path().join("fresh");
+    Exports::<Kernel>::init(&rig.configured(), &opening(), &copy, "test").unwrap();
+    let copy = Exports::open(&rig.configured(), &opening(), &copy, "test", rig.kernel.clone()).unwrap();
+    assert_eq!(rig.kernel.nodes(), ["one"]);
+    copy.restore(&cx()).unwrap();
+    assert!(rig.kernel.nodes().is_empty());
+    rig.restart();
+    assert_eq!(rig.kernel.nodes(), ["one"]);
+}
+
+#[test]
+fn what_is_exported_and_was_granted_to_nobody_is_ended_also_later() {
+    let rig = Rig::new();
+    let (volume, other) = (rig.volume("v"), rig.volume("w"));
+    rig.attach(&volume, &to("one")).unwrap();
+    let foreign = ExportId { volume: rig.exports().volume_id(&other), word: Generation::random().unwrap() };
+    rig.kernel.exports.lock().unwrap().insert(foreign, node("two"));
+    rig.kernel.fails.store(true, Ordering::Relaxed);
+    rig.exports().restore(&cx()).unwrap_err();
+    assert!(rig.exports().probe(&cx()).unwrap_err().report().contains("nobody was granted"));
+    rig.kernel.fails.store(false, Ordering::Relaxed);
+    rig.exports().probe(&cx()).unwrap();
+    assert_eq!(rig.kernel.nodes(), ["one"]);
+}
+
+#[test]
 fn what_could_not_be_exported_is_tried_again_and_told_until_then() {
     let mut rig = Rig::new();
     let volume = rig.volume("v");
@@ -378,6 +422,37 @@ fn what_could_not_be_exported_is_tried_again_and_told_until_then() {
     rig.kernel.fails.store(false, Ordering::Relaxed);
     rig.exports().probe(&cx()).unwrap();
     assert_eq!(rig.kernel.nodes(), ["one"]);
+}
+
+#[test]
+fn a_volume_that_is_slow_or_broken_keeps_no_other_away() {
+    let mut rig = Rig::new();
+    let (broken, whole) = (rig.volume("a"), rig.volume("b"));
+    rig.attach(&broken, &to("one")).unwrap();
+    rig.attach(&whole, &to("two")).unwrap();
+    rig.kernel.exports.lock().unwrap().clear();
+    rig.exports = None;
+    rig.exports = Some(rig.open().unwrap());
+    rig.kernel.is_restored.store(false, Ordering::Relaxed);
+    // All the time has gone to another one.
+    rig.exports().restore(&Context::new(Duration::ZERO, Arc::new(System))).unwrap();
+    assert!(rig.kernel.is_restored.load(Ordering::Relaxed) && rig.kernel.nodes().is_empty());
+    *rig.kernel.silent.lock().unwrap() = Some(broken.key.clone());
+    assert!(rig.exports().probe(&cx()).unwrap_err().report().contains("says nothing"));
+    assert_eq!(rig.kernel.nodes(), ["two"]);
+    *rig.kernel.silent.lock().unwrap() = None;
+    rig.exports().probe(&cx()).unwrap();
+    assert_eq!(rig.kernel.nodes().len(), 2);
+}
+
+#[test]
+fn a_call_waits_for_another_one_of_its_volume_no_longer_than_it_has() {
+    let rig = Rig::new();
+    let volume = rig.volume("v");
+    let _held = rig.exports().grants.hold(&cx(), &volume.key).unwrap();
+    let brief = Context::new(Duration::from_millis(20), Arc::new(System));
+    let refused = rig.exports().attach(&brief, &volume, &to("one")).unwrap_err();
+    assert!(refused.retry_can_help(), "{}", refused.report());
 }
 
 #[test]

@@ -42,6 +42,18 @@ impl NodeId {
     }
 }
 
+/// Whether this is what is kept of the name of a node: drivers make names and paths of it, as of a name.
+fn is_kept_name(kept: &str) -> bool {
+    match kept.split_once('~') {
+        // What it was cut at may be no end of a name.
+        Some((start, digest)) => {
+            let is_digest = digest.len() == NodeId::DIGEST && digest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            is_digest && format!("{start}0").parse::<NodeName>().is_ok()
+        }
+        None => kept.parse::<NodeName>().is_ok(),
+    }
+}
+
 fn short_digest(text: &str) -> String {
     let mut digest = digest::of_name(&format!("node {text}"));
     digest.truncate(NodeId::DIGEST);
@@ -53,7 +65,9 @@ impl FromStr for NodeId {
 
     fn from_str(text: &str) -> Result<Self> {
         match text.rsplit_once('.') {
-            Some((kept, digest)) if text.len() <= Self::MAX_LENGTH && short_digest(kept) == digest => {
+            Some((kept, digest))
+                if text.len() <= Self::MAX_LENGTH && is_kept_name(kept) && short_digest(kept) == digest =>
+            {
                 Ok(Self(text.into()))
             }
             _ => Err(Error::not_found(format!(
@@ -110,5 +124,30 @@ mod tests {
         for text in ["", "node-7", "node-7.", "node-8.aaaaaaaaaaaaa", "conformance-no-such-node", ".", "a.b"] {
             assert_eq!(text.parse::<NodeId>().unwrap_err().kind(), ErrorKind::NotFound, "{text}");
         }
+    }
+
+    #[test]
+    fn a_digest_alone_makes_no_name_of_a_node() {
+        let digest = "a".repeat(NodeId::DIGEST);
+        for kept in [
+            "..",
+            "a/b",
+            "/a",
+            "a,b",
+            "a\nb",
+            "",
+            "a b",
+            "~",
+            "a~b",
+            "é",
+            &format!("a/~{digest}"),
+            &format!("~{digest}~"),
+        ] {
+            let text = format!("{kept}.{}", short_digest(kept));
+            assert_eq!(text.parse::<NodeId>().unwrap_err().kind(), ErrorKind::NotFound, "{text:?}");
+        }
+        let ends_in_a_dot = id(&format!("{}.{}", "n".repeat(163), "m".repeat(80)));
+        assert!(ends_in_a_dot.as_str().contains(".~"), "{ends_in_a_dot}");
+        ends_in_a_dot.as_str().parse::<NodeId>().unwrap();
     }
 }

@@ -10,7 +10,7 @@ use dunnage_driver_api::{Error, NodeId, Result};
 use rustix::io::Errno;
 
 use crate::config::NvmeTcp;
-use crate::names;
+use crate::names::{self, Uuid};
 use crate::wanted::Wanted;
 
 /// How long a target may take to accept a connection.
@@ -20,6 +20,7 @@ const ACCEPTS: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     host: String,
+    id: Uuid,
     text: String,
 }
 
@@ -33,17 +34,23 @@ impl Options {
         if let Some(queues) = config.queues {
             text.push_str(&format!(",nr_io_queues={queues}"));
         }
-        Self { host: format!("hostnqn={},hostid={}", names::host(node), names::host_id(node)), text }
+        Self { host: names::host(node), id: names::host_id(node), text }
+    }
+
+    /// The name by which it connects.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 
     /// What the kernel is told to connect to a target.
     fn line(&self, wanted: &Wanted) -> String {
         format!(
-            "transport=tcp,traddr={},trsvcid={},nqn={},{},{}",
+            "transport=tcp,traddr={},trsvcid={},nqn={},hostnqn={},hostid={},{}",
             wanted.target.ip(),
             wanted.target.port(),
             wanted.nqn,
             self.host,
+            self.id,
             self.text
         )
     }
@@ -61,8 +68,8 @@ pub(super) fn knock(target: SocketAddr, until: Instant) -> Result<()> {
     })
 }
 
-/// Connects, unless somebody else just did.
-pub(super) fn connect(fabrics: &Path, wanted: &Wanted, options: &Options) -> Result<()> {
+/// Connects, unless somebody else just did; answers whether it was done here.
+pub(super) fn connect(fabrics: &Path, wanted: &Wanted, options: &Options) -> Result<bool> {
     let mut file = File::options().read(true).write(true).open(fabrics).map_err(|error| {
         Error::precondition(format!(
             "{} cannot be opened: run `modprobe nvme-tcp` on the node at each start, and give the container the node's \
@@ -73,7 +80,7 @@ pub(super) fn connect(fabrics: &Path, wanted: &Wanted, options: &Options) -> Res
     })?;
     match file.write_all(options.line(wanted).as_bytes()) {
         Ok(()) => {}
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::ALREADY) => return Ok(()),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::ALREADY) => return Ok(false),
         Err(error) => {
             let why = match Errno::from_io_error(&error) {
                 Some(Errno::INVAL) => "this kernel does not take these settings",
@@ -91,13 +98,12 @@ pub(super) fn connect(fabrics: &Path, wanted: &Wanted, options: &Options) -> Res
     // It says which controller it is, as sysfs does.
     let mut said = String::new();
     let _ = file.read_to_string(&mut said);
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Uuid;
     use crate::wanted::NamespaceId;
 
     fn wanted(address: &str) -> Wanted {

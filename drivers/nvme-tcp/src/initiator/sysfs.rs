@@ -17,6 +17,8 @@ pub(super) struct Controller {
     pub(super) name: String,
     /// `live`, `connecting`, `deleting`, ...
     pub(super) state: String,
+    /// The name by which the node connected, where this kernel tells.
+    pub(super) host: Option<String>,
 }
 
 impl Controller {
@@ -28,7 +30,8 @@ impl Controller {
             if read(&folder.join(&name).join("subsysnqn"))?.as_deref() == Some(nqn)
                 && let Some(state) = read(&folder.join(&name).join("state"))?
             {
-                found.push(Self { name, state });
+                let host = read(&folder.join(&name).join("hostnqn"))?;
+                found.push(Self { name, state, host });
             }
         }
         Ok(found)

@@ -10,6 +10,8 @@ use crate::names::Uuid;
 
 const NQN: &str = "nqn.2026-01.dev.dunnage:one";
 const UUID: &str = "12345678-1234-1234-1234-123456789abc";
+const OTHER: &str = "00000000-1234-1234-1234-123456789abc";
+const HOST: &str = "nqn.2026-01.dev.dunnage:node:n";
 
 struct Kernel(tempfile::TempDir);
 
@@ -34,8 +36,9 @@ impl Kernel {
     }
 
     fn controller(&self, name: &str, nqn: &str, state: &str) {
-        let pairs = [("subsysnqn", nqn), ("state", state), ("delete_controller", ""), ("rescan_controller", "")];
-        self.write(&format!("sys/class/nvme/{name}"), &pairs);
+        let folder = format!("sys/class/nvme/{name}");
+        self.write(&folder, &[("subsysnqn", nqn), ("state", state), ("hostnqn", HOST)]);
+        self.write(&folder, &[("delete_controller", ""), ("rescan_controller", "")]);
     }
 
     fn namespace(&self, name: &str, controller: &str, uuid: &str) {
@@ -107,18 +110,60 @@ fn a_device_whose_number_has_become_another_ones_is_not_used() {
 }
 
 #[test]
-fn a_connection_with_other_volumes_stays() {
+fn a_connection_ends_only_with_its_last_namespace_and_only_where_this_node_made_it() {
     let kernel = Kernel::new();
-    let end = |nqn| kernel.initiator().disconnect(nqn, Instant::now());
-    end(NQN).unwrap();
+    let namespace = NamespaceId::Uuid(UUID.parse().unwrap());
+    let ended = Connected { nqn: NQN.into(), namespace, host: HOST.into() };
+    let end = || kernel.initiator().disconnect(&ended, Instant::now());
+    let asked = || fs::read_to_string(kernel.path("sys/class/nvme/nvme1/delete_controller")).unwrap().starts_with('1');
+    end().unwrap();
     kernel.controller("nvme1", NQN, "live");
     kernel.namespace("nvme1n1", "nvme1", UUID);
-    kernel.namespace("nvme1n2", "nvme1", "00000000-1234-1234-1234-123456789abc");
-    let asked = || fs::read_to_string(kernel.path("sys/class/nvme/nvme1/delete_controller")).unwrap();
-    end(NQN).unwrap();
-    assert_eq!(asked(), "\n");
+    kernel.namespace("nvme1n2", "nvme1", OTHER);
+    end().unwrap();
+    assert!(!asked(), "another volume is there");
+    fs::remove_dir_all(kernel.path("sys/class/block/nvme1n1")).unwrap();
+    end().unwrap();
+    assert!(!asked(), "what is there alone is another volume");
     fs::remove_dir_all(kernel.path("sys/class/block/nvme1n2")).unwrap();
+    kernel.namespace("nvme1n1", "nvme1", UUID);
+    kernel.write("sys/class/nvme/nvme1", &[("hostnqn", "nqn.2014-08.org.nvmexpress:uuid:1")]);
+    end().unwrap();
+    assert!(!asked(), "somebody else has made it");
+    kernel.write("sys/class/nvme/nvme1", &[("hostnqn", HOST)]);
     // Here the kernel does not do it.
-    assert!(end(NQN).unwrap_err().to_string().contains("not ended"));
-    assert!(asked().starts_with('1'));
+    assert!(end().unwrap_err().to_string().contains("not ended"));
+    assert!(asked());
+}
+
+#[test]
+fn a_target_that_is_gone_does_not_tell_a_size() {
+    let kernel = Kernel::new();
+    let refresh = || kernel.initiator().refresh(NQN, Instant::now());
+    assert!(refresh().unwrap_err().to_string().contains("device is gone"));
+    kernel.controller("nvme1", NQN, "connecting");
+    kernel.namespace("nvme1n1", "nvme1", UUID);
+    let refused = refresh().unwrap_err();
+    assert!(refused.to_string().contains("cannot be reached") && refused.retry_can_help(), "{refused}");
+    kernel.controller("nvme1", NQN, "live");
+    refresh().unwrap();
+}
+
+#[test]
+fn a_connection_is_neither_looked_for_nor_ended_while_another_volume_has_its_turn() {
+    let kernel = Kernel::new();
+    let namespace = NamespaceId::Uuid(UUID.parse().unwrap());
+    let ended = Connected { nqn: "nqn.x:turn".into(), namespace, host: HOST.into() };
+    let _turn = Turn::take(&kernel.path("sys"), "nqn.x:turn", Instant::now()).unwrap();
+    let refused = kernel.initiator().disconnect(&ended, Instant::now()).unwrap_err();
+    assert!(refused.to_string().contains("another volume") && refused.retry_can_help(), "{refused}");
+}
+
+#[test]
+fn the_form_of_what_undoes_a_connection_is_frozen() {
+    for namespace in ["uuid", "nguid"] {
+        let text = format!(r#"{{"nqn":"{NQN}","namespace":{{"{namespace}":"{UUID}"}},"host":"{HOST}"}}"#);
+        let read: Connected = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
 }

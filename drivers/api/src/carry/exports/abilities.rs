@@ -1,6 +1,7 @@
 //! What the host may ask of exports: the abilities of the store, with what exports add to them.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::{Exports, Grant, Granted, Target};
 use crate::attach::{Attach, Attachment};
@@ -13,6 +14,23 @@ use crate::root::Record;
 use crate::volume::{CreateVolume, Expanded, Total, Volume};
 
 impl<T: Target> Attach for Exports<T> {
+    /// Ends exports that nobody was granted, and makes those that were, as far as the deadline lets it: the others are made
+    /// by [`probe`](Volumes::probe).
+    fn restore(&self, cx: &Context) -> Result<()> {
+        self.withdraw_ungranted(cx)?;
+        for key in self.grants.keys() {
+            if Instant::now() >= cx.deadline {
+                // What is made already is kept out of reach until the end, and its nodes wait.
+                tracing::error!(volume = %key, "this volume and those after it are exported later: others took too long");
+                break;
+            }
+            if let Err(error) = self.settle(cx, &key) {
+                tracing::error!(volume = %key, error = error.report(), "a volume is not exported; it is tried again");
+            }
+        }
+        self.target.restored(cx)
+    }
+
     fn attached(&self, _: &Context, key: &VolumeKey, generation: &Generation) -> Result<Vec<Attachment>> {
         let found = self.grants.get(key).filter(|found| found.volume.generation == *generation);
         let grants = found.map(|found| found.extra.grants).unwrap_or_default();
@@ -20,7 +38,7 @@ impl<T: Target> Attach for Exports<T> {
     }
 
     fn attach(&self, cx: &Context, volume: &Volume, attachment: &Attachment) -> Result<BTreeMap<String, String>> {
-        let _held = self.grants.hold(&volume.key);
+        let _held = self.grants.hold(cx, &volume.key)?;
         let mut record = match self.grants.get(&volume.key) {
             Some(record) if record.volume.generation == volume.generation => record,
             before => {
@@ -46,7 +64,7 @@ impl<T: Target> Attach for Exports<T> {
     }
 
     fn detach(&self, cx: &Context, key: &VolumeKey, generation: &Generation, node: &NodeId) -> Result<()> {
-        let _held = self.grants.hold(key);
+        let _held = self.grants.hold(cx, key)?;
         let found = self.grants.get(key).filter(|found| found.volume.generation == *generation);
         let Some(mut record) = found else { return Ok(()) };
         let (ended, left): (Vec<_>, Vec<_>) =
@@ -93,7 +111,7 @@ impl<T: Target> Create for Exports<T> {
 
     /// Once nothing of it is exported.
     fn delete(&self, cx: &Context, volume: &Volume) -> Result<()> {
-        let _held = self.grants.hold(&volume.key);
+        let _held = self.grants.hold(cx, &volume.key)?;
         if let Some(record) = self.grants.get(&volume.key) {
             if record.volume.generation == volume.generation && !record.extra.grants.is_empty() {
                 return Err(Error::precondition("the volume is attached to a node: detach it first"));
@@ -116,7 +134,7 @@ impl<T: Target> Expand for Exports<T> {
     /// Each time also what is exported: an earlier call may have been cut off in between.
     fn expand(&self, cx: &Context, volume: &Volume, capacity: CapacityRange) -> Result<Expanded> {
         let expand = self.store.expand.as_ref().ok_or_else(|| Error::internal("the store grows no volumes"))?;
-        let _held = self.grants.hold(&volume.key);
+        let _held = self.grants.hold(cx, &volume.key)?;
         let expanded = expand.expand(cx, volume, capacity)?;
         let found = self.grants.get(&volume.key).filter(|found| found.volume.generation == volume.generation);
         let Some(record) = found.filter(|found| !found.extra.grants.is_empty()) else { return Ok(expanded) };
