@@ -112,7 +112,7 @@ fn go_together(known: &Attachment, wanted: &Attachment) -> bool {
     let both = [known, wanted];
     let has_one_node = both.iter().any(|one| one.mode.is_single_node());
     let has_one_writer = both.iter().any(|one| one.mode == AccessMode::MultiNodeSingleWriter);
-    !has_one_node && !(has_one_writer && both.iter().all(|one| !one.is_read_only()))
+    !(has_one_node || has_one_writer && both.iter().all(|one| !one.is_read_only()))
 }
 
 fn attached_otherwise(known: &Attachment) -> Error {

@@ -15,10 +15,14 @@ impl Store {
     /// which it is not known after that.
     pub(crate) fn see_contents(&self) -> bool {
         let mut unknown = Vec::new();
-        let each = self.records.each(|record| {
-            if record.extra.used && record.extra.mounted && record.extra.content.is_none() {
-                unknown.push(record);
-            }
+        let each = self.records.each(|_, record| {
+            // The one that cannot be read is told of when the root is opened, and keeps every disk from being taken.
+            unknown.extend(
+                record
+                    .ok()
+                    .filter(|record| record.extra.used && record.extra.mounted && record.extra.content.is_none()),
+            );
+            Ok(())
         });
         let mut all_known = true;
         if let Err(error) = each {

@@ -99,15 +99,23 @@ impl Store {
         let records: Records<Extra> = root.records()?;
         let folder = root.folder().folder_or_make(WIPING, 0o700).map_err(root.folder().failed("open", WIPING))?;
         let left = root.folder().folder_or_make(LEFT, 0o700).map_err(root.folder().failed("open", LEFT))?;
-        let mut taken = Taken::default();
-        records.each(|record| {
-            taken.disks.insert(record.extra.disk, record.volume.key);
+        let (mut taken, mut unreadable) = (Taken::default(), 0);
+        records.each(|key, record| {
+            match record {
+                Ok(record) => drop(taken.disks.insert(record.extra.disk, record.volume.key)),
+                Err(error) => {
+                    tracing::error!(
+                        key = key.as_str(),
+                        error = error.report(),
+                        "it is not known which disk a volume has"
+                    );
+                    unreadable += 1;
+                }
+            }
+            Ok(())
         })?;
-        // Waits until all were counted.
-        records.promised()?;
-        let all = records.total().map_or(0, |total| total.volumes);
         let store = Arc::new(Self {
-            unreadable: all.saturating_sub(taken.disks.len() as u64),
+            unreadable,
             config,
             kernel: Kernel::of_node(),
             records,

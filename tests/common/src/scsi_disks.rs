@@ -104,7 +104,7 @@ impl ScsiDisk {
         })?;
         fs::create_dir_all("/dev/disk/by-id")?;
         match fs::remove_file(self.link()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(std::os::unix::fs::symlink(&self.path, self.link())?),
         }
     }
