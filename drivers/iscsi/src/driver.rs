@@ -12,7 +12,7 @@ use dunnage_driver_api::{
 use crate::check;
 use crate::config::{ChapPolicy, Iscsi};
 use crate::initiator::ISCSIADM;
-use crate::lio::{CONFIGFS, Lio};
+use crate::lio::{CONFIGFS, Lio, MODULE};
 use crate::node::{self, IscsiNode};
 
 impl Carry for Iscsi {
@@ -41,6 +41,7 @@ impl Carry for Iscsi {
         if let Some(store) = store.filter(|_| opening.store_here) {
             let target = Lio::new(
                 CONFIGFS.as_ref(),
+                MODULE.as_ref(),
                 SocketAddr::new(self.address, self.port),
                 self.chap == ChapPolicy::Required,
             );

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::chap::Chap;
 use crate::config::Iscsi;
 use crate::sessions::{Session, Unit};
-use crate::wanted::Wanted;
+use crate::wanted::{LoggedIn, Wanted};
 use crate::{names, records};
 
 /// open-iscsi's program.
@@ -90,10 +90,12 @@ impl Initiator {
             return self.find(wanted, until);
         }
         knock(wanted, until)?;
-        login(&*cx.commands, wanted, options, chap)?;
+        let is_new = login(&*cx.commands, wanted, options, chap)?;
         self.find(wanted, until).inspect_err(|_| {
-            // Nobody else uses the session that was made just now. The first error says more than that it stays.
-            let _ = self.logout(cx, &wanted.iqn, cx.deadline);
+            if is_new {
+                // Nobody else uses the session that was made just now. The first error says more than that it stays.
+                let _ = self.end(cx, &wanted.iqn, cx.deadline);
+            }
         })
     }
 
@@ -174,21 +176,26 @@ impl Initiator {
         Ok(is_it.then_some((device, path)))
     }
 
-    /// Logs out of a target whose unit nobody on this node uses any more. Succeeds where there is no session.
+    /// Logs out of the target of a unit that nobody on this node uses any more. Succeeds where there is no session.
     ///
-    /// One that shows several units here stays logged in: the others are other volumes'.
+    /// A session stays that shows another unit, which is another volume's, and one that somebody else has made.
     ///
     /// # Errors
     /// FailedPrecondition where the unit is in use.
-    pub(crate) fn logout(&self, cx: &Context, iqn: &str, until: Instant) -> Result<()> {
-        let sessions = Session::all_of(&self.sys, iqn)?;
-        for session in &sessions {
+    pub(crate) fn logout(&self, cx: &Context, held: &LoggedIn, until: Instant) -> Result<()> {
+        for session in &Session::all_of(&self.sys, &held.iqn)? {
             let units = session.units()?;
-            if units.len() > 1 {
+            let is_other = |unit: &Unit| unit.lun != held.lun || !unit.is(&held.unit);
+            if !names::is_ours(&session.initiator) || units.iter().any(is_other) {
                 return Ok(());
             }
             units.iter().try_for_each(|unit| self.refuse_used(unit))?;
         }
+        self.end(cx, &held.iqn, until)
+    }
+
+    fn end(&self, cx: &Context, iqn: &str, until: Instant) -> Result<()> {
+        let sessions = Session::all_of(&self.sys, iqn)?;
         let of_target = || command("node").args(["--targetname", iqn]);
         if !sessions.is_empty() {
             let out = of_target().arg("--logout");
@@ -264,7 +271,8 @@ fn command(mode: &str) -> Command {
     ISCSIADM.command().args(["--mode", mode]).timeout(Duration::from_secs(60))
 }
 
-fn login(commands: &dyn Commands, wanted: &Wanted, options: &Options, chap: Option<&Chap>) -> Result<()> {
+/// Whether it made the session; where it did not, somebody else has just done so.
+fn login(commands: &dyn Commands, wanted: &Wanted, options: &Options, chap: Option<&Chap>) -> Result<bool> {
     let iface = || command("iface").args(["--interface", &options.iface]);
     run(commands, &iface().args(["--op", "new"]), &[ended::EXISTS])?;
     let name = ["--op", "update", "--name", "iface.initiatorname", "--value", &options.initiator];
@@ -288,7 +296,8 @@ fn login(commands: &dyn Commands, wanted: &Wanted, options: &Options, chap: Opti
     let login = node().arg("--login");
     let output = commands.run(&login)?;
     match output.status.code() {
-        Some(0 | ended::EXISTS) => Ok(()),
+        Some(0) => Ok(true),
+        Some(ended::EXISTS) => Ok(false),
         Some(ended::REFUSED) => Err(Error::new(
             ErrorKind::PermissionDenied,
             format!(
@@ -303,7 +312,7 @@ fn login(commands: &dyn Commands, wanted: &Wanted, options: &Options, chap: Opti
             ),
         )
         .with("iqn", &wanted.iqn)),
-        _ => failed(output, &login),
+        _ => failed(output, &login).map(|()| false),
     }
 }
 

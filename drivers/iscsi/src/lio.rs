@@ -16,10 +16,12 @@ use dunnage_driver_api::{Attachment, Context, Error, Export, ExportId, InstanceI
 use crate::chap::Chap;
 use crate::names;
 use crate::wanted::{ADDRESS, PORT};
-use attributes::{folder, link, list, read, remove, settle, unlink, write, write_secret};
+use attributes::{folder, is_there, link, list, read, remove, settle, unlink, write, write_secret};
 
 /// Where the kernel shows its targets.
 pub(crate) const CONFIGFS: &str = "/sys/kernel/config/target";
+/// Where the kernel shows that it has one.
+pub(crate) const MODULE: &str = "/sys/module/iscsi_target_mod";
 /// The backstores that are block devices; the number is ours to choose.
 const BACKSTORES: &str = "core/iblock_7337";
 const GROUP: &str = "tpgt_1";
@@ -30,6 +32,8 @@ const LINK: &str = "dunnage";
 /// The kernel's target.
 pub(crate) struct Lio {
     root: PathBuf,
+    /// What the kernel shows while it has a target, also where its folder is out of sight.
+    module: PathBuf,
     address: SocketAddr,
     needs_chap: bool,
     /// What is to be enabled at once; nothing any more once that was done.
@@ -38,8 +42,18 @@ pub(crate) struct Lio {
 
 impl Lio {
     /// The target below `root`, which is to listen at `address`.
-    pub(crate) fn new(root: &Path, address: SocketAddr, needs_chap: bool) -> Self {
-        Self { root: root.to_owned(), address, needs_chap, kept_back: Mutex::new(Some(Vec::new())) }
+    pub(crate) fn new(root: &Path, module: &Path, address: SocketAddr, needs_chap: bool) -> Self {
+        let kept_back = Mutex::new(Some(Vec::new()));
+        Self { root: root.to_owned(), module: module.to_owned(), address, needs_chap, kept_back }
+    }
+
+    /// Whether the kernel has a target, so that something may be exported. One whose folder is out of sight exports what it
+    /// did before.
+    ///
+    /// # Errors
+    /// FailedPrecondition for such a one.
+    fn serves(&self) -> Result<bool> {
+        if is_there(&self.module)? { self.present().map(|()| true) } else { is_there(&self.root) }
     }
 
     fn target(&self, iqn: &str) -> PathBuf {
@@ -145,9 +159,12 @@ impl Target for Lio {
     }
 
     fn withdraw(&self, _: &Context, id: &ExportId) -> Result<()> {
+        if !self.serves()? {
+            return Ok(());
+        }
         let target = self.target(&names::target(id));
         let group = target.join(GROUP);
-        if group.is_dir() {
+        if is_there(&group)? {
             // The kernel ends all sessions with this.
             settle(&group.join("enable"), "0")?;
             for acl in list(&group.join("acls"))? {
@@ -183,6 +200,9 @@ impl Target for Lio {
     }
 
     fn exported(&self, instance: &InstanceId) -> Result<Vec<ExportId>> {
+        if !self.serves()? {
+            return Ok(Vec::new());
+        }
         let targets = list(&self.root.join("iscsi"))?;
         let own = |iqn: &String| names::export(iqn).filter(|id| id.volume.instance == *instance);
         Ok(targets.iter().filter_map(own).collect())
@@ -190,8 +210,11 @@ impl Target for Lio {
 
     fn stands(&self, id: &ExportId) -> Result<bool> {
         let group = self.target(&names::target(id)).join(GROUP);
-        let portal = group.join("np").join(self.address.to_string());
-        Ok(portal.is_dir() && read(&group.join("enable"))?.as_deref() == Some("1"))
+        let (portal, acls) = (group.join("np").join(self.address.to_string()), list(&group.join("acls"))?);
+        let has =
+            |attribute: &str, value: &str| Ok::<_, Error>(read(&group.join(attribute))?.as_deref() == Some(value));
+        let lets_in_one = acls.len() == 1 && has("attrib/generate_node_acls", "0")?;
+        Ok(is_there(&portal)? && lets_in_one && has("enable", "1")?)
     }
 
     fn context(&self, _: &ExportId, _: &Option<Chap>) -> BTreeMap<String, String> {

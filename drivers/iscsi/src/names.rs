@@ -31,6 +31,11 @@ pub(crate) fn initiator(node: &NodeId) -> String {
     format!("{PREFIX}node:{node}")
 }
 
+/// Whether an initiator's name is that of a node of ours.
+pub(crate) fn is_ours(initiator: &str) -> bool {
+    initiator.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with("node:"))
+}
+
 /// What open-iscsi calls the settings by which this node logs in.
 pub(crate) fn iface(node: &NodeId) -> String {
     format!("dunnage-{}", digest(&initiator(node), 8))

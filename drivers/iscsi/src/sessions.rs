@@ -16,6 +16,8 @@ pub(crate) struct Session {
     pub(crate) name: String,
     /// `LOGGED_IN`, `FAILED`, `FREE`.
     pub(crate) state: String,
+    /// As whom this node is logged in.
+    pub(crate) initiator: String,
     /// The folder above its units.
     folder: PathBuf,
 }
@@ -53,9 +55,10 @@ impl Session {
                 continue;
             }
             let state = read(&session.join("state"))?;
+            let initiator = read(&session.join("initiatorname"))?.unwrap_or_default();
             // Gone meanwhile.
             if let (Some(state), Ok(folder)) = (state, session.join("device").canonicalize()) {
-                found.push(Self { name, state, folder });
+                found.push(Self { name, state, initiator, folder });
             }
         }
         Ok(found)
@@ -171,6 +174,7 @@ pub(crate) mod tests {
         fs::create_dir_all(&class).unwrap();
         fs::write(class.join("targetname"), format!("{iqn}\n")).unwrap();
         fs::write(class.join("state"), "LOGGED_IN\n").unwrap();
+        fs::write(class.join("initiatorname"), "iqn.2026-01.dev.dunnage:node:n\n").unwrap();
         let _ = std::os::unix::fs::symlink(&device, class.join("device"));
         fs::write(block.join("dev"), "8:16\n").unwrap();
         fs::write(block.join("size"), "2048\n").unwrap();

@@ -1,9 +1,11 @@
 //! Which logical unit a volume is, and where.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use dunnage_driver_api::{Error, ExportId, Result, SourceRequest};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Iscsi;
 use crate::names;
@@ -29,13 +31,38 @@ pub(crate) struct Wanted {
     pub(crate) portal: SocketAddr,
 }
 
+/// A unit that this node has logged in for: what undoes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LoggedIn {
+    /// The target.
+    pub(crate) iqn: String,
+    /// The number of the unit.
+    pub(crate) lun: u64,
+    /// What tells it from all others.
+    pub(crate) unit: UnitId,
+}
+
+impl From<&Wanted> for LoggedIn {
+    fn from(wanted: &Wanted) -> Self {
+        Self { iqn: wanted.iqn.clone(), lun: wanted.lun, unit: wanted.unit.clone() }
+    }
+}
+
 /// What a unit says of itself, in the kernel's words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum UnitId {
     /// VPD page 0x80.
     Serial(String),
     /// VPD page 0x83: `naa.…`, `eui.…`.
     Wwid(String),
+}
+
+impl fmt::Display for UnitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Serial(text) | Self::Wwid(text)) = self;
+        f.write_str(text)
+    }
 }
 
 impl Wanted {

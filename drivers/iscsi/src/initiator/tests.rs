@@ -52,15 +52,27 @@ fn a_target_that_nobody_listens_for_is_told_without_a_login() {
     );
 }
 
+fn held(iqn: &str, lun: u64, serial: &str) -> LoggedIn {
+    LoggedIn { iqn: iqn.into(), ..LoggedIn::from(&wanted(lun, serial)) }
+}
+
 #[test]
-fn a_session_with_several_units_stays() {
+fn a_session_stays_that_shows_another_unit_or_that_somebody_else_has_made() {
     let (sys, dev) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fake(sys.path(), "session1", "iqn.a", 0, "one");
-    fake(sys.path(), "session1", "iqn.a", 1, "two");
+    fake(sys.path(), "session2", "iqn.c", 0, "three");
     let initiator = Initiator::of(sys.path(), dev.path());
-    initiator.logout(&context(1), "iqn.a", Instant::now()).unwrap();
+    // It would end with this error where a program is run.
+    let logout = |held: LoggedIn| initiator.logout(&context(1), &held, Instant::now());
+    logout(held("iqn.a", 0, "one")).unwrap_err();
+    logout(held("iqn.a", 1, "another")).unwrap();
+    logout(held("iqn.a", 0, "given to another volume")).unwrap();
+    fake(sys.path(), "session1", "iqn.a", 1, "two");
+    logout(held("iqn.a", 0, "one")).unwrap();
+    std::fs::write(sys.path().join("class/iscsi_session/session2/initiatorname"), "iqn.admin\n").unwrap();
+    logout(held("iqn.c", 0, "three")).unwrap();
     // Of none there is nothing but the record to be removed.
-    initiator.logout(&context(ended::NO_RECORD), "iqn.b", Instant::now()).unwrap();
+    initiator.logout(&context(ended::NO_RECORD), &held("iqn.b", 0, "one"), Instant::now()).unwrap();
 }
 
 #[test]

@@ -15,6 +15,11 @@ pub(super) fn folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether there is something at a path; what cannot be seen is no "no".
+pub(super) fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(cannot("look at", path))
+}
+
 /// The names in a folder; none where it is not there.
 pub(super) fn list(path: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
