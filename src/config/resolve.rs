@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunnage_driver_api::{BackendName, Configured, DriverEntry, KeyError, Role, read_keys};
+use dunnage_driver_api::{BackendName, Configured, DriverEntry, KeyError, Reach, Role, read_keys};
 use serde_json::{Map, Value};
 
 use super::csi_name::CsiName;
@@ -263,12 +263,32 @@ fn shared_plugins(
             takers[index] = Some(pointer);
             indices.push(index);
         }
+        refuse_unlike(backends, &indices).map_err(|error| error.below(&format!("/plugins/{number}/backends")))?;
         all.push(Made {
             pointer: format!("/plugins/{number}/csi_name"),
             plugin: PluginConfig { socket: socket(&csi_name), csi_name, backends: indices, shared: true },
         });
     }
     Ok(all)
+}
+
+/// Behind one name either all volumes are attached or none, and only the storage node answers for those that are: an
+/// orchestrator would ask it for volumes that it does not know.
+fn refuse_unlike(backends: &Backends, indices: &[usize]) -> Result<(), KeyError> {
+    let config = |index: &usize| &backends.configs[*index];
+    let Some(attaches) = indices.iter().map(config).find(|config| config.store.is_some()) else { return Ok(()) };
+    match indices.iter().position(|index| config(index).store.is_none() && config(index).reach == Reach::Node) {
+        Some(position) => wrong(
+            format!("/{position}"),
+            format!(
+                "volumes of backend {:?} are on one node and need no attaching, and those of {:?} are attached: give each a \
+                 CSI name of its own",
+                config(&indices[position]).name.as_str(),
+                attaches.name.as_str()
+            ),
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Puts the one plugin on the socket that the environment names.

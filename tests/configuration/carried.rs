@@ -74,6 +74,17 @@ fn what_does_not_go_with_a_store_is_told() {
 }
 
 #[test]
+fn what_is_attached_and_what_is_on_one_node_have_csi_names_of_their_own() {
+    let with_another = |other: &str| {
+        let store = with("{driver: image, root: /srv}");
+        parse(&format!("{store}\n  - {other}\nplugins: [{{csi_name: all.example.com, backends: [fast, other]}}]"))
+    };
+    let error = with_another("{name: other, driver: image, root: /x}").err().unwrap();
+    assert!(error.starts_with("line 9, column 56: volumes of backend \"other\" are on one node"), "{error}");
+    with_another("{name: other, driver: nfs, server: 10.0.0.2, export: /srv}").unwrap();
+}
+
+#[test]
 fn a_backend_without_a_store_needs_an_instance() {
     let backend = |rest: &str| format!("backends: [{{name: a, driver: nvme-tcp, address: 10.0.0.1{rest}}}]");
     assert!(parse(&backend("")).err().unwrap().contains("missing key `instance`"));
