@@ -81,7 +81,7 @@ fn what_is_attached_and_what_is_on_one_node_have_csi_names_of_their_own() {
     };
     let error = with_another("{name: other, driver: image, root: /x}").err().unwrap();
     assert!(error.starts_with("line 9, column 56: volumes of backend \"other\" are on one node"), "{error}");
-    with_another("{name: other, driver: nfs, server: 10.0.0.2, export: /srv}").unwrap();
+    with_another("{name: other, driver: nfs, server: 10.0.0.2, export: /srv, quota: none}").unwrap();
 }
 
 #[test]
