@@ -100,7 +100,8 @@ impl ScsiDisk {
         wait_until("the disk to be there", LIMIT, || {
             let path = self.name()?.map(|name| Path::new("/dev").join(name));
             self.path = path.filter(|path| path.exists()).unwrap_or_default();
-            Ok(self.path.exists())
+            // Its name is there a little before the kernel opens it.
+            Ok(File::open(&self.path).is_ok())
         })?;
         fs::create_dir_all("/dev/disk/by-id")?;
         match fs::remove_file(self.link()) {
