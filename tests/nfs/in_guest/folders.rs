@@ -62,7 +62,8 @@ fn a_class_names_the_folders_by_their_claims_and_no_two_meet() -> Result<()> {
     assert_eq!(entries(&rig.on_server("volumes/team"))?, ["data"]);
     rig.shares.node_unpublish_volume(one.unpublish())?;
     rig.shares.delete_volume(one.delete())?;
-    assert_eq!(entries(&rig.on_server("volumes/team"))?, [""; 0]);
+    // The folder above goes with the last one in it.
+    ensure!(!rig.on_server("volumes/team").exists(), "the folder of the namespace is left");
     rig.wait_for_trash()?;
     // Its place is free again.
     let again = claim(&rig, "pvc-3", ("team", "data"), BY_CLAIM, "delete")?;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
 use super::attributes::{At, times_of};
@@ -55,6 +55,13 @@ fn seen<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Trouble {
             _ => Trouble::Failed(to(what)(error)),
         }
     }
+}
+
+/// Forgets what this machine has kept of a file on another one. Each mount keeps its own: what was written through another
+/// mount of the same machine is not told to this one, where the server has lent the machine the file to read.
+fn ask_anew(file: &File) -> rustix::io::Result<()> {
+    rustix::fs::statx(file, "", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
+    rustix::fs::fadvise(file, 0, None, Advice::DontNeed)
 }
 
 pub(super) fn is_gone(error: Errno) -> bool {
@@ -112,6 +119,9 @@ impl Copier<'_> {
 
     fn file(&mut self, pair: &Pair<'_>) -> Result<(), Trouble> {
         let source = open(pair.source, pair.name, OFlags::empty()).map_err(seen("open"))?;
+        if self.over_network {
+            ask_anew(&source).map_err(seen("look at"))?;
+        }
         let stat = rustix::fs::fstat(&source).map_err(seen("look at"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Trouble::Changed);
