@@ -38,7 +38,8 @@ fn dir_passes_with_mounts() -> Result<()> {
 
 #[test]
 fn btrfs_passes_with_mounts() -> Result<()> {
-    let case = Case { csi_name: ONLY, backend: None, access: "mount", mutable: Some("compression: zstd\n") };
+    let case =
+        Case { csi_name: ONLY, backend: None, access: "mount", mutable: Some("compression: zstd\n"), sizes: None };
     on_disk("btrfs", "mkfs.btrfs", case, "btrfs")
 }
 
@@ -107,7 +108,7 @@ fn shared_name(backend: &str, access: &str) -> Result<()> {
     }
     let setup = Setup::new()?.backend("warm", "dir", "quota: none")?.backend("cold", "image", "")?;
     let host = setup.plugin(SHARED, &["warm", "cold"]).start(DUNNAGE)?;
-    run(&host, Case { csi_name: SHARED, backend: Some(backend), access, mutable: None })?.judge("shared")
+    run(&host, Case { csi_name: SHARED, backend: Some(backend), access, ..Case::default() })?.judge("shared")
 }
 
 fn needs() -> [Need; 2] {
@@ -146,10 +147,13 @@ struct Case<'a> {
     access: &'a str,
     /// What can be changed of a volume, as YAML.
     mutable: Option<&'a str>,
+    /// The size of a volume and to what it grows, which come out exactly so; 64 and 96 MiB unless said.
+    sizes: Option<(i64, i64)>,
 }
 
 fn run(host: &Host, case: Case<'_>) -> Result<Finished> {
-    let Case { csi_name, backend, access, mutable } = case;
+    let Case { csi_name, backend, access, mutable, sizes } = case;
+    let (size, grown) = sizes.unwrap_or((64 << 20, 96 << 20));
     let scratch = host.setup().scratch();
     let before = mounts_beneath(scratch.path())?;
     // csi-sanity makes the folders `at` and wants their parents.
@@ -159,12 +163,7 @@ fn run(host: &Host, case: Case<'_>) -> Result<Finished> {
     command.arg("-csi.endpoint").arg(host.socket(csi_name));
     command.arg("-csi.mountdir").arg(targets.join("at")).arg("-csi.stagingdir").arg(staging.join("at"));
     command.args(["-csi.testvolumeaccesstype", access, "-csi.secrets"]).arg(secrets(scratch.path())?);
-    command.args([
-        "-csi.testvolumesize",
-        &(64 << 20).to_string(),
-        "-csi.testvolumeexpandsize",
-        &(96 << 20).to_string(),
-    ]);
+    command.args(["-csi.testvolumesize", &size.to_string(), "-csi.testvolumeexpandsize", &grown.to_string()]);
     command.args(["-ginkgo.no-color", "-ginkgo.json-report"]).arg(&report);
     if let Some(backend) = backend {
         let parameters = scratch.path().join("parameters.yaml");

@@ -49,7 +49,9 @@ fn disks(test: &str, access: &str) -> Result<()> {
     let disks = ScsiDisk::lend(8)?;
     let devices: Vec<_> = disks.iter().map(|disk| disk.link().display().to_string()).collect();
     let host = Setup::new()?.backend("only", "disk", &format!("devices: {devices:?}"))?.start(DUNNAGE)?;
-    run(&host, Case { csi_name: ONLY, access, ..Case::default() })?.judge("disk")
+    // A volume is as large as its disk.
+    let sizes = Some((ScsiDisk::SIZE, ScsiDisk::SIZE));
+    run(&host, Case { csi_name: ONLY, access, sizes, ..Case::default() })?.judge("disk")
 }
 
 mod at_length {
